@@ -1,0 +1,259 @@
+//! Aligned, append-only memory that readers and the kernel may share.
+//!
+//! A [`Chunk`] has one writer, which appends; bytes below its length never change again. So
+//! [`ChunkSlice`]s of them can be read on any thread while the writer goes on, and [`ChunkBlocks`]
+//! can be written to disk while the writer fills the rest of the last block. A [`ChunkPool`] takes
+//! chunks back once nobody refers to them, because fresh pages cost 0.4 to 0.8 s of CPU per GB.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::BLOCK_BYTES;
+
+/// The memory of a chunk. Invariant: `start` is the result of an allocation of `capacity` bytes
+/// aligned to a block, freed only by `drop`.
+#[derive(Debug)]
+struct Memory {
+    start: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: `Memory` is an allocation without thread affinity. Who may touch which bytes is decided by
+// `Chunk` (above its length), `ChunkSlice` and `ChunkBlocks`, never by `Memory` itself.
+unsafe impl Send for Memory {}
+// SAFETY: as for Send; sharing a `&Memory` gives access to no byte.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity, BLOCK_BYTES).expect("a capacity is far below isize::MAX")
+    }
+
+    fn new(capacity: usize) -> Self {
+        assert!(capacity > 0 && capacity.is_multiple_of(BLOCK_BYTES), "whole blocks only");
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout's size is not zero, asserted above.
+        let start = unsafe { alloc_zeroed(layout) };
+        Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), capacity }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc_zeroed` with this same layout in `new`, and is freed once.
+        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+    }
+}
+
+/// The writing end of a chunk. Dropping it does not end the slices made from it.
+///
+/// Invariant: `bytes <= memory.capacity`; no reference covers bytes at or above `bytes`.
+#[derive(Debug)]
+pub struct Chunk {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Chunk {
+    /// Bytes appended so far.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Bytes that still fit.
+    pub fn remaining(&self) -> usize {
+        self.memory.capacity - self.bytes
+    }
+
+    /// Bytes that fit in all.
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity
+    }
+
+    /// Appends a copy of `bytes`, lets `patch` change that copy, and returns where it lies. Panics
+    /// when it does not fit: check [`Chunk::remaining`] first.
+    pub fn append(&mut self, bytes: &[u8], patch: impl FnOnce(&mut [u8])) -> Range<usize> {
+        assert!(bytes.len() <= self.remaining(), "the caller checks that the bytes fit");
+        let start = self.bytes;
+        // SAFETY: `start + bytes.len() <= capacity` (asserted), and bytes at or above `self.bytes`
+        // are covered by no reference (invariant of `Chunk`), so this `&mut` is the only one. The
+        // memory was zeroed when allocated, so it is initialised.
+        let target = unsafe {
+            std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(start), bytes.len())
+        };
+        target.copy_from_slice(bytes);
+        patch(target);
+        self.bytes += bytes.len();
+        start..self.bytes
+    }
+
+    /// A view of appended bytes, readable on any thread for as long as it lives.
+    pub fn slice(&self, range: Range<usize>) -> ChunkSlice {
+        assert!(range.start <= range.end && range.end <= self.bytes, "only what was appended");
+        ChunkSlice { memory: Arc::clone(&self.memory), range }
+    }
+
+    /// The blocks that hold the appended bytes from `from` (a multiple of the block size) to the
+    /// end, the last one padded with zeros, for a direct write.
+    pub fn blocks(&mut self, from: usize) -> ChunkBlocks {
+        let end = self.bytes.next_multiple_of(BLOCK_BYTES);
+        assert!(from.is_multiple_of(BLOCK_BYTES) && from < end, "a range of whole blocks");
+        // SAFETY: `bytes <= end <= capacity`, because capacity is a multiple of the block size;
+        // bytes at or above `self.bytes` are covered by no reference.
+        unsafe {
+            let tail = self.memory.start.as_ptr().add(self.bytes);
+            tail.write_bytes(0, end - self.bytes);
+        }
+        ChunkBlocks { memory: Arc::clone(&self.memory), range: from..end }
+    }
+}
+
+/// Immutable bytes of a chunk. Clones share them.
+#[derive(Clone, Debug)]
+pub struct ChunkSlice {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+}
+
+impl ChunkSlice {
+    /// A part of this slice, in positions relative to its start.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.range.len(), "within the slice");
+        let start = self.range.start;
+        Self { memory: Arc::clone(&self.memory), range: start + range.start..start + range.end }
+    }
+}
+
+impl Deref for ChunkSlice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `range` lies below the chunk's length when the slice was made, where bytes are
+        // initialised and never change again; the `Arc` keeps them allocated.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.memory.start.as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+}
+
+/// Whole blocks of a chunk on their way to the disk. They cannot be read in this process: the
+/// writer may be filling the end of the last one.
+#[derive(Debug)]
+pub struct ChunkBlocks {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+}
+
+impl ChunkBlocks {
+    /// Length in bytes, a multiple of the block size.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Never: a range of blocks holds at least one.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Address of the first byte, for the kernel. Valid while `self` lives.
+    pub fn as_ptr(&self) -> *const u8 {
+        // SAFETY: `range.start < capacity`, so the result stays within the allocation.
+        unsafe { self.memory.start.as_ptr().add(self.range.start) }
+    }
+}
+
+/// Hands out chunks and takes their memory back when the last reference is gone.
+///
+/// One pool per shard. Invariant: the memory it keeps for reuse is at most `idle_bytes_max`.
+#[derive(Debug)]
+pub struct ChunkPool {
+    retired: Vec<Arc<Memory>>,
+    idle_bytes_max: usize,
+}
+
+impl ChunkPool {
+    /// A pool that keeps at most `idle_bytes_max` bytes of unused memory.
+    pub fn new(idle_bytes_max: usize) -> Self {
+        Self { retired: Vec::new(), idle_bytes_max }
+    }
+
+    /// An empty chunk of exactly `capacity` bytes (a multiple of the block size): a retired one that
+    /// nobody refers to any more, or a new one.
+    pub fn take(&mut self, capacity: usize) -> Chunk {
+        let free = self
+            .retired
+            .iter_mut()
+            .position(|memory| memory.capacity == capacity && Arc::get_mut(memory).is_some());
+        let memory = match free {
+            Some(index) => self.retired.swap_remove(index),
+            None => Arc::new(Memory::new(capacity)),
+        };
+        Chunk { memory, bytes: 0 }
+    }
+
+    /// Gives a chunk back. Slices of it stay valid; its memory is reused once they are gone.
+    pub fn give(&mut self, chunk: Chunk) {
+        self.retired.push(chunk.memory);
+        let mut idle_bytes: usize = self.retired.iter().map(|memory| memory.capacity).sum();
+        while idle_bytes > self.idle_bytes_max {
+            // The oldest goes: the newest is the one still in the CPU's cache.
+            idle_bytes -= self.retired.remove(0).capacity;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_keeps_its_bytes_while_the_writer_goes_on() {
+        let mut pool = ChunkPool::new(1 << 20);
+        let mut chunk = pool.take(2 * BLOCK_BYTES);
+        let range = chunk.append(b"first", |copy| copy[0] = b'F');
+        let slice = chunk.slice(range);
+        let blocks = chunk.blocks(0);
+        chunk.append(b"second", |_| {});
+        assert_eq!(&*slice, b"First");
+        assert_eq!(&*slice.slice(1..3), b"ir");
+        assert_eq!(blocks.len(), BLOCK_BYTES);
+    }
+
+    #[test]
+    fn memory_is_reused_only_when_nobody_refers_to_it() {
+        let mut pool = ChunkPool::new(1 << 20);
+        let mut chunk = pool.take(BLOCK_BYTES);
+        chunk.append(b"kept", |_| {});
+        let address = chunk.blocks(0).as_ptr();
+        let slice = chunk.slice(0..4);
+        pool.give(chunk);
+        let mut other = pool.take(BLOCK_BYTES);
+        other.append(b"x", |_| {});
+        assert_ne!(other.blocks(0).as_ptr(), address);
+        assert_eq!(&*slice, b"kept");
+        drop(slice);
+        let mut again = pool.take(BLOCK_BYTES);
+        again.append(b"y", |_| {});
+        assert_eq!(again.blocks(0).as_ptr(), address);
+    }
+
+    #[test]
+    fn the_pool_keeps_no_more_than_it_may() {
+        let mut pool = ChunkPool::new(2 * BLOCK_BYTES);
+        let chunks: Vec<Chunk> = (0..5).map(|_| pool.take(BLOCK_BYTES)).collect();
+        for chunk in chunks {
+            pool.give(chunk);
+        }
+        assert_eq!(pool.retired.len(), 2);
+    }
+}

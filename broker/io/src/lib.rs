@@ -1,0 +1,18 @@
+//! The only door to Linux: sockets, files, time and chance, behind one trait.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`interface`] | [`Io`], the trait that the broker is written against, and its events |
+//! | [`chunk`] | aligned, append-only memory that readers and the kernel may share |
+//!
+//! This is the one crate of the workspace that may use `unsafe`.
+
+pub mod chunk;
+pub mod interface;
+
+pub use chunk::{Chunk, ChunkBlocks, ChunkPool, ChunkSlice};
+pub use interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker};
+
+/// Direct I/O addresses memory, files and lengths in units of this many bytes. 4 KiB covers every
+/// device with 512-byte or 4 KiB logical blocks.
+pub const BLOCK_BYTES: usize = 4096;

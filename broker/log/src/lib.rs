@@ -1,0 +1,1 @@
+//! One partition on disk and in memory: segments, tail, flushes, recovery.

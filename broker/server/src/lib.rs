@@ -1,0 +1,1 @@
+//! The broker itself: shards, connections, handlers, metadata, metrics, configuration.

@@ -1,0 +1,3 @@
+//! The `millrace` program: arguments, configuration, start, wait for a signal.
+
+fn main() {}
