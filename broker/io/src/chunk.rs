@@ -20,8 +20,8 @@ struct Memory {
     capacity: usize,
 }
 
-// SAFETY: `Memory` is an allocation without thread affinity. Who may touch which bytes is decided by
-// `Chunk` (above its length), `ChunkSlice` and `ChunkBlocks`, never by `Memory` itself.
+// SAFETY: `Memory` is an allocation without thread affinity. Who may touch which bytes is decided
+// by `Chunk` (above its length), `ChunkSlice` and `ChunkBlocks`, never by `Memory` itself.
 unsafe impl Send for Memory {}
 // SAFETY: as for Send; sharing a `&Memory` gives access to no byte.
 unsafe impl Sync for Memory {}
@@ -42,7 +42,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this same layout in `new`, and is freed once.
+        // SAFETY: `start` came from `alloc_zeroed` with this layout in `new`, and is freed once.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
     }
 }
@@ -187,8 +187,8 @@ impl ChunkPool {
         Self { retired: Vec::new(), idle_bytes_max }
     }
 
-    /// An empty chunk of exactly `capacity` bytes (a multiple of the block size): a retired one that
-    /// nobody refers to any more, or a new one.
+    /// An empty chunk of exactly `capacity` bytes (a multiple of the block size): a retired one
+    /// that nobody refers to any more, or a new one.
     pub fn take(&mut self, capacity: usize) -> Chunk {
         let free = self
             .retired
