@@ -1,0 +1,7 @@
+//! Tests of the real `millrace` program from outside, over its port.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests report what they skip")]
+
+mod foreign_clients;
+mod process;
+mod programs;

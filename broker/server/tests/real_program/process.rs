@@ -1,0 +1,175 @@
+//! The broker the tests talk to: the real `millrace` program with an empty data folder on a free
+//! port, or one that is already running, named by MILLRACE_TEST_BOOTSTRAP.
+
+use std::env;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Generous because a loaded machine is not a fault; a ready broker is seen at once.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+const POLL_EVERY: Duration = Duration::from_millis(5);
+
+/// A broker under test. Dropping it ends the process and removes its data folder, unless the
+/// test failed: then the folder stays for inspection.
+pub(crate) struct Broker {
+    bootstrap: String,
+    own: Option<Own>,
+}
+
+struct Own {
+    process: Child,
+    folder: PathBuf,
+    overrides: Vec<String>,
+}
+
+impl Broker {
+    /// Starts `millrace` with `overrides` (`key=value`), or takes the one that is running.
+    pub(crate) fn start(overrides: &[&str]) -> Self {
+        if let Ok(bootstrap) = env::var("MILLRACE_TEST_BOOTSTRAP") {
+            return Self { bootstrap, own: None };
+        }
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("broker-{}-{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("the target folder is writable");
+        let bootstrap = format!("127.0.0.1:{}", free_port());
+        let overrides: Vec<String> = overrides.iter().map(|&pair| pair.to_owned()).collect();
+        let process = spawn(&bootstrap, &folder, &overrides);
+        let mut broker = Self { bootstrap, own: Some(Own { process, folder, overrides }) };
+        broker.wait_until_ready();
+        broker
+    }
+
+    /// `host:port` for clients.
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Whether the test may stop and start it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Whether an own broker still runs; a broker that ended prints why in its log.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.own_mut().process.try_wait().expect("the child can be waited for").is_none()
+    }
+
+    /// SIGTERM, and the same data folder and port again. The exit status must be 0.
+    pub(crate) fn restart_cleanly(&mut self) {
+        let status = self.stop("-TERM");
+        assert!(status.success(), "a clean stop exits 0, not {status}; log:\n{}", self.log());
+        self.start_again();
+    }
+
+    /// SIGKILL, and the same data folder and port again.
+    pub(crate) fn restart_after_kill(&mut self) {
+        self.stop("-KILL");
+        self.start_again();
+    }
+
+    /// What the broker printed.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.own().folder.join("log")).unwrap_or_default()
+    }
+
+    fn own(&self) -> &Own {
+        self.own.as_ref().expect("only asked of an own broker")
+    }
+
+    fn own_mut(&mut self) -> &mut Own {
+        self.own.as_mut().expect("only asked of an own broker")
+    }
+
+    fn stop(&mut self, signal: &str) -> ExitStatus {
+        let id = self.own().process.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().expect("kill is installed");
+        assert!(sent.success(), "kill {signal} {id} failed; log:\n{}", self.log());
+        let end = Instant::now() + STOPPED_WITHIN;
+        loop {
+            if let Some(status) = self.own_mut().process.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < end, "did not stop on {signal}; log:\n{}", self.log());
+            thread::sleep(POLL_EVERY);
+        }
+    }
+
+    fn start_again(&mut self) {
+        let bootstrap = self.bootstrap.clone();
+        let own = self.own_mut();
+        own.process = spawn(&bootstrap, &own.folder, &own.overrides);
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        let end = Instant::now() + READY_WITHIN;
+        while !answers_api_versions(&self.bootstrap) {
+            assert!(self.is_running(), "the broker ended; log:\n{}", self.log());
+            assert!(Instant::now() < end, "the broker is not ready; log:\n{}", self.log());
+            thread::sleep(POLL_EVERY);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let Some(own) = &mut self.own else { return };
+        // An already ended process is fine here.
+        let _ = own.process.kill();
+        let _ = own.process.wait();
+        if thread::panicking() {
+            eprintln!("kept for inspection: {}", own.folder.display());
+        } else {
+            let _ = fs::remove_dir_all(&own.folder);
+        }
+    }
+}
+
+fn spawn(bootstrap: &str, folder: &std::path::Path, overrides: &[String]) -> Child {
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("the folder was made");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    command.arg("serve");
+    command.args(["--override", &format!("listeners=PLAINTEXT://{bootstrap}")]);
+    command.args(["--override", &format!("log.dirs={}", folder.join("data").display())]);
+    // New groups join at once: the delay only makes the tests slow.
+    command.args(["--override", "group.initial.rebalance.delay.ms=0"]);
+    for pair in overrides {
+        command.args(["--override", pair]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file descriptor is left"))
+        .stderr(log)
+        .spawn()
+        .expect("cargo built the program")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn answers_api_versions(bootstrap: &str) -> bool {
+    // Length 10, key 18 version 0, correlation 7, null client id.
+    const REQUEST: &[u8] = &[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+    let Ok(mut stream) = TcpStream::connect(bootstrap) else { return false };
+    let mut answer = [0_u8; 10];
+    stream.set_read_timeout(Some(Duration::from_secs(2))).expect("not zero");
+    stream.write_all(REQUEST).is_ok()
+        && stream.read_exact(&mut answer).is_ok()
+        && answer[4..] == [0, 0, 0, 7, 0, 0]
+}
