@@ -1,0 +1,386 @@
+//! The command line: every option with its unit and default, in one declaration.
+
+use crate::payload::HEADER_BYTES;
+use crate::schedule::Spread;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A load generator for Kafka brokers: latency from the intended send time, exact batching, every record verified, and
+/// what a record costs the broker.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load a broker, measure it, verify every record, write a report folder
+    Run(Box<RunArgs>),
+    /// The matrix of acks and batch sizes in about 30 seconds, against an embedded broker or --bootstrap
+    Quickstart(QuickstartArgs),
+    /// Read a topic from its beginning as fast as it comes, and say what that costs the broker
+    Consume(ConsumeArgs),
+}
+
+/// Where the broker is and which CPUs the client uses.
+#[derive(Args, Clone, Debug)]
+pub struct TargetArgs {
+    /// Broker to ask first, HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:9092", help_heading = "Broker")]
+    pub bootstrap: String,
+    /// Process of the broker on this host: its CPU, memory and I/O go into the report
+    #[arg(long, help_heading = "Broker")]
+    pub pid: Option<u32>,
+    /// Congestion control asked for on client sockets; the host's own when refused
+    #[arg(long, default_value = "cubic", help_heading = "Client")]
+    pub tcp_congestion: String,
+    /// CPUs for the client, one pinned thread each, such as 1 or 2,3; default: one thread, not pinned
+    #[arg(long, value_delimiter = ',', help_heading = "Client")]
+    pub cpus: Vec<usize>,
+    /// Before sleeping until the next send, spin this long, microseconds; spun time is not counted as client CPU
+    #[arg(long, default_value_t = 60, help_heading = "Client")]
+    pub spin_us: u64,
+}
+
+/// How consumers fetch.
+#[derive(Args, Clone, Debug)]
+pub struct FetchArgs {
+    /// Least bytes a fetch waits for
+    #[arg(long, default_value_t = 1, help_heading = "Consumers")]
+    pub fetch_min_bytes: i32,
+    /// Most bytes of a fetch
+    #[arg(long, default_value_t = 8 << 20, help_heading = "Consumers")]
+    pub fetch_max_bytes: i32,
+    /// Most bytes of one partition in a fetch
+    #[arg(long, default_value_t = 1 << 20, help_heading = "Consumers")]
+    pub fetch_partition_bytes: i32,
+    /// Longest time a fetch waits for its least bytes, milliseconds
+    #[arg(long, default_value_t = 500, help_heading = "Consumers")]
+    pub fetch_wait_ms: i32,
+    /// Check every record's content, order and completeness
+    #[arg(long, default_value = "on", help_heading = "Consumers")]
+    pub verify: Switch,
+}
+
+/// The options of `loadgen run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: TargetArgs,
+    /// Topic to write to; made for the run and deleted after it when it does not exist [default: a new name]
+    #[arg(long, help_heading = "Topic")]
+    pub topic: Option<String>,
+    /// Partitions of a topic that is made; an existing topic is used as it is
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Topic")]
+    pub partitions: u32,
+    /// Configuration of a topic that is made, KEY=VALUE, repeatable
+    #[arg(long, help_heading = "Topic")]
+    pub topic_config: Vec<String>,
+    /// Leave a topic that was made in place
+    #[arg(long, help_heading = "Topic")]
+    pub keep_topic: bool,
+
+    /// Producer connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    pub connections: u32,
+    /// When a batch counts as received: 0 (no answer), 1, all
+    #[arg(long, default_value = "all", help_heading = "Load")]
+    pub acks: Acks,
+    /// Bytes of a record's value, at least 32; suffixes k, KiB, m, MiB
+    #[arg(long, default_value = "1024", value_parser = parse_bytes, help_heading = "Load")]
+    pub record_bytes: usize,
+    /// Records in a batch: exactly this many, or with --linger-ms at most this many
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    pub batch_records: u32,
+    /// 0: a batch's records are due together. Above 0: records are due one by one, and a batch leaves when it is full
+    /// or its first record has waited this long, milliseconds
+    #[arg(long, default_value_t = 0.0, help_heading = "Load")]
+    pub linger_ms: f64,
+    /// Batches in a request, each for another partition
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    pub batches_per_request: u32,
+    /// Open loop: records per second over all connections, sent on schedule whatever the broker does; absent: closed
+    /// loop, --inflight requests always under way on each connection
+    #[arg(long, help_heading = "Load")]
+    pub rate: Option<f64>,
+    /// Distances between intended times in an open loop
+    #[arg(long, default_value = "uniform", help_heading = "Load")]
+    pub spread: Spread,
+    /// Requests under way on a connection at most
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    pub inflight: u32,
+    /// Distinct keys; 0: records have no key
+    #[arg(long, default_value_t = 0, help_heading = "Load")]
+    pub keys: u32,
+    /// Compression of batches; each batch is then compressed anew, which costs the client CPU
+    #[arg(long, default_value = "none", help_heading = "Load")]
+    pub codec: Codec,
+    /// Share of each body that is constant and so compresses, percent
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Load")]
+    pub compressible: u8,
+    /// Producer ids and sequence numbers; needs --acks all and at most 5 in flight
+    #[arg(long, default_value = "off", help_heading = "Load")]
+    pub idempotent: Switch,
+    /// How often a batch is sent again after an error that Kafka calls retriable
+    #[arg(long, default_value_t = 5, help_heading = "Load")]
+    pub retries: u32,
+    /// Time a request may stay unanswered, and the broker's timeout for acks=all
+    #[arg(long, default_value = "30s", value_parser = parse_duration, help_heading = "Load")]
+    pub timeout: Duration,
+
+    /// Measured time, such as 500ms, 10s, 2m, 1h
+    #[arg(long, default_value = "10s", value_parser = parse_duration, help_heading = "Run")]
+    pub duration: Duration,
+    /// Load before the measured time
+    #[arg(long, default_value = "2s", value_parser = parse_duration, help_heading = "Run")]
+    pub warmup: Duration,
+    /// Seed of payloads, keys and Poisson arrivals
+    #[arg(long, default_value_t = 1, help_heading = "Run")]
+    pub seed: u64,
+    /// Folder for the report [default: loadgen-report-TIME]
+    #[arg(long, help_heading = "Run")]
+    pub out: Option<PathBuf>,
+
+    /// Consumers at the tail, which share the partitions; 0: records are read back and verified after the load
+    #[arg(long, default_value_t = 1, help_heading = "Consumers")]
+    pub consumers: u32,
+    /// How many consumers read each partition; there are --consumers times this many
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Consumers")]
+    pub fanout: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fetch: FetchArgs,
+}
+
+/// The options of `loadgen quickstart`.
+#[derive(Args, Clone, Debug)]
+pub struct QuickstartArgs {
+    /// Measure this broker instead of an embedded one, HOST:PORT
+    #[arg(long)]
+    pub bootstrap: Option<String>,
+    /// Process of that broker on this host
+    #[arg(long, requires = "bootstrap")]
+    pub pid: Option<u32>,
+    /// CPUs for the client
+    #[arg(long, value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+    /// Measured time of each cell of the matrix
+    #[arg(long, default_value = "1500ms", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Folder for the report [default: loadgen-report-TIME]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// The options of `loadgen consume`.
+#[derive(Args, Clone, Debug)]
+pub struct ConsumeArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: TargetArgs,
+    /// Topic to read
+    #[arg(long)]
+    pub topic: String,
+    /// Consumers, which share the partitions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Consumers")]
+    pub consumers: u32,
+    /// How many consumers read each partition
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Consumers")]
+    pub fanout: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fetch: FetchArgs,
+    /// Stop after this long even before the end
+    #[arg(long, default_value = "5m", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Also write the result as JSON here
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Acknowledgement level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Acks {
+    /// No answer.
+    #[value(name = "0")]
+    None,
+    /// The leader has it.
+    #[value(name = "1")]
+    Leader,
+    /// All in-sync replicas have it.
+    #[value(name = "all", alias = "-1")]
+    All,
+}
+
+impl Acks {
+    /// The number on the wire.
+    pub fn code(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Leader => 1,
+            Self::All => -1,
+        }
+    }
+
+    /// The word on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "0",
+            Self::Leader => "1",
+            Self::All => "all",
+        }
+    }
+}
+
+/// Compression of record batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Codec {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl RunArgs {
+    /// All options at their defaults.
+    pub fn with_defaults() -> Self {
+        match Cli::parse_from(["loadgen", "run"]).command {
+            Command::Run(args) => *args,
+            _ => unreachable!("`loadgen run` parses as run"),
+        }
+    }
+
+    /// What contradicts itself, in one sentence.
+    pub fn check(&self) -> Result<(), String> {
+        if self.record_bytes < HEADER_BYTES {
+            return Err(format!(
+                "--record-bytes {} is too small: a record carries {HEADER_BYTES} bytes of identity and checksum",
+                self.record_bytes
+            ));
+        }
+        if self.idempotent == Switch::On && (self.acks != Acks::All || self.inflight > 5) {
+            return Err("--idempotent on needs --acks all and --inflight of at most 5".to_owned());
+        }
+        if self.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
+            return Err("--rate must be above 0 records per second".to_owned());
+        }
+        if !(0.0..=60_000.0).contains(&self.linger_ms) {
+            return Err("--linger-ms must lie between 0 and 60000".to_owned());
+        }
+        if self.linger_ms > 0.0 && self.rate.is_none() {
+            return Err(
+                "--linger-ms needs --rate: in a closed loop batches are always full".to_owned()
+            );
+        }
+        if self.linger_ms > 0.0 && self.batches_per_request > 1 {
+            return Err(
+                "--linger-ms and --batches-per-request above 1 exclude each other".to_owned()
+            );
+        }
+        let batch_bytes = self.batch_records as usize * (self.record_bytes + 32);
+        let request_bytes = batch_bytes * self.batches_per_request as usize;
+        if request_bytes > 1 << 30 {
+            return Err(format!("a request of {request_bytes} bytes is beyond 1 GiB"));
+        }
+        if self.duration.is_zero() {
+            return Err("--duration must be above 0".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Parses `500ms`, `10s`, `2m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number: f64 = text[..text.len() - unit.len()]
+        .parse()
+        .map_err(|_| format!("'{text}' is not a duration such as 500ms, 10s, 2m"))?;
+    let seconds = match unit {
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(format!("'{text}' needs a unit: ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("'{text}': {error}"))
+}
+
+/// Parses a number of bytes with an optional suffix.
+pub fn parse_bytes(text: &str) -> Result<usize, String> {
+    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: usize = text[..text.len() - suffix.len()]
+        .parse()
+        .map_err(|_| format!("'{text}' is not a number of bytes such as 1024 or 1KiB"))?;
+    let factor = match suffix.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        _ => return Err(format!("'{text}': unknown suffix '{suffix}', use k, KiB, m or MiB")),
+    };
+    number.checked_mul(factor).ok_or_else(|| format!("'{text}' is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_declaration_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        assert_eq!(RunArgs::with_defaults().check(), Ok(()));
+    }
+
+    #[test]
+    fn durations_and_sizes_have_units() {
+        let rows =
+            [("10s", 10_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000), ("1.5s", 1_500)];
+        for (text, ms) in rows {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["10", "s", "10 s", "-1s", "1d", ""] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        for (text, bytes) in [("100", 100), ("1k", 1024), ("1KiB", 1024), ("2MiB", 2 << 20)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "k", "1g", "-1", "99999999999999999999"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_explained() {
+        type Change = fn(&mut RunArgs);
+        let rows: [(Change, &str); 6] = [
+            (|args| args.record_bytes = 31, "--record-bytes"),
+            (|args| (args.idempotent, args.acks) = (Switch::On, Acks::Leader), "--idempotent"),
+            (|args| args.rate = Some(0.0), "--rate"),
+            (|args| args.linger_ms = 5.0, "--linger-ms needs --rate"),
+            (|args| args.batch_records = 1 << 24, "1 GiB"),
+            (|args| args.duration = Duration::ZERO, "--duration"),
+        ];
+        for (change, words) in rows {
+            let mut args = RunArgs::with_defaults();
+            change(&mut args);
+            let error = args.check().expect_err(words);
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}
