@@ -165,6 +165,16 @@ impl ChunkBlocks {
         self.range.is_empty()
     }
 
+    /// A copy of the bytes, padding included.
+    ///
+    /// # Safety
+    /// Nobody may append to the chunk meanwhile.
+    pub(crate) unsafe fn to_vec(&self) -> Vec<u8> {
+        // SAFETY: `range` lies within the allocation, all of it initialised when it was zeroed; the
+        // caller keeps the writer away for as long as this reference lives.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }.to_vec()
+    }
+
     /// Address of the first byte, for the kernel. Valid while `self` lives.
     pub fn as_ptr(&self) -> *const u8 {
         // SAFETY: `range.start < capacity`, so the result stays within the allocation.

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`interface`] | [`Io`], the trait that the broker is written against, and its events |
 //! | [`chunk`] | aligned, append-only memory that readers and the kernel may share |
+//! | [`sim`] | [`sim::SimIo`], a world in memory with faults, from one seed |
 //!
 //! This is the one crate of the workspace that may use `unsafe`.
 
 pub mod chunk;
 pub mod interface;
+pub mod sim;
 
 pub use chunk::{Chunk, ChunkBlocks, ChunkPool, ChunkSlice};
 pub use interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker};
