@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests report what they skip")]
 
+mod bad_input;
 mod foreign_clients;
 mod process;
 mod programs;
+mod raw;

@@ -59,6 +59,15 @@ impl Broker {
         self.own.is_some()
     }
 
+    /// Resident bytes of an own broker.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.own().process.id()))
+            .expect("the broker is running");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS is there");
+        let kib = line.split_whitespace().nth(1).expect("VmRSS has a number");
+        kib.parse::<u64>().expect("VmRSS is a number of KiB") * 1024
+    }
+
     /// Whether an own broker still runs; a broker that ended prints why in its log.
     pub(crate) fn is_running(&mut self) -> bool {
         self.own_mut().process.try_wait().expect("the child can be waited for").is_none()

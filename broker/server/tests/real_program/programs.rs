@@ -68,6 +68,13 @@ impl Names {
     }
 }
 
+impl Names {
+    /// A topic of this run.
+    pub(crate) fn topic(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+}
+
 impl Program {
     /// Whether its runtime was set up. A missing one fails in CI and is reported elsewhere.
     pub(crate) fn is_ready(self) -> bool {

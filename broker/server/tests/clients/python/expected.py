@@ -5,6 +5,7 @@ of CODECS; the record at an offset follows from that offset alone. Times begin a
 """
 
 import sys
+import time
 from collections import namedtuple
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -46,6 +47,15 @@ def raises(error, call, what):
     except error:
         return
     raise AssertionError(f"{what}: no {error.__name__}, but {result!r}")
+
+
+def soon(holds, what):
+    """For what Apache Kafka does a moment after its answer, such as dropping a topic's name."""
+    end = time.monotonic() + 10
+    while not holds():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within 10 s")
+        time.sleep(0.05)
 
 
 def main(phases):

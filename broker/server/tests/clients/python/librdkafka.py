@@ -211,7 +211,8 @@ def delete(bootstrap, prefix, base_ms):
 
     equal(delete_one(), None, "delete")
     equal(delete_one(), KafkaError.UNKNOWN_TOPIC_OR_PART, "deleted twice")
-    equal(topic in admin.list_topics(timeout=10).topics, False, "deleted topic is listed")
+    listed = lambda: admin.list_topics(timeout=10).topics
+    expected.soon(lambda: topic not in listed(), "deleted topic is not listed")
 
 
 expected.main({f.__name__: f for f in (

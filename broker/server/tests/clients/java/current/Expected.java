@@ -103,6 +103,17 @@ final class Expected {
         throw new AssertionError(what + ": no " + error + ", but " + result);
     }
 
+    /** For what Apache Kafka does a moment after its answer, such as dropping a topic's name. */
+    static void soon(Call holds, String what) throws Exception {
+        long end = System.nanoTime() + 10_000_000_000L;
+        while (!Boolean.TRUE.equals(holds.run())) {
+            if (System.nanoTime() > end) {
+                throw new AssertionError(what + ": not within 10 s");
+            }
+            Thread.sleep(50);
+        }
+    }
+
     static byte[] bytes(String text) {
         return text.getBytes(StandardCharsets.UTF_8);
     }
