@@ -1,1 +1,3 @@
 //! The broker itself: shards, connections, handlers, metadata, metrics, configuration.
+
+pub mod config;

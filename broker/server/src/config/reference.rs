@@ -1,0 +1,133 @@
+//! The reference of all keys, as text for the terminal (`millrace config`) and as Markdown
+//! (`docs/config.md`), both made from the tables.
+
+use std::fmt::Write;
+
+use super::key::{Dynamic, Key, Kind, Treatment};
+use super::obsolete::{self, Obsolete};
+use super::settings::expected;
+use super::{BROKER_KEYS, TOPIC_KEYS};
+
+fn default_text(key: &Key) -> &'static str {
+    match key.default {
+        None => "unset",
+        Some("") => "empty",
+        Some("9223372036854775807") => "9223372036854775807 (never)",
+        Some(default) => default,
+    }
+}
+
+fn treatment_text(key: &Key) -> String {
+    match key.treatment {
+        Treatment::Honoured => String::new(),
+        Treatment::Noted(reason) => format!("Accepted without effect: {reason}."),
+        Treatment::Refused(reason) => format!("Only the default is accepted: {reason}."),
+    }
+}
+
+fn obsolete_text(what: Obsolete) -> String {
+    match what {
+        Obsolete::Ignored(reason) => format!("accepted without effect: {reason}"),
+        Obsolete::Renamed(names, 1) => format!("taken as {}", names.join(" and ")),
+        Obsolete::Renamed(names, factor) => {
+            format!("taken as {}, times {factor}", names.join(" and "))
+        }
+        Obsolete::Address => "used where listeners or advertised.listeners is unset".into(),
+    }
+}
+
+/// Keys in the order a reader wants them: ours, those that have an effect, the rest.
+fn sections() -> [(&'static str, Vec<&'static Key>); 4] {
+    let is_own = |key: &&Key| key.name.starts_with("millrace.");
+    let acts = |key: &&Key| key.treatment == Treatment::Honoured;
+    let keys = || BROKER_KEYS.iter();
+    [
+        ("Millrace's own keys", keys().filter(is_own).collect()),
+        ("Kafka's broker keys", keys().filter(|key| acts(key) && !is_own(key)).collect()),
+        ("Topic keys", TOPIC_KEYS.iter().collect()),
+        ("Kafka's broker keys without effect here", keys().filter(|key| !acts(key)).collect()),
+    ]
+}
+
+/// The table for a terminal.
+pub fn as_text() -> String {
+    let mut text = String::new();
+    for (title, keys) in sections() {
+        let _ = writeln!(text, "{title}\n");
+        for key in keys {
+            let _ =
+                writeln!(text, "{}  [{}; default {}]", key.name, expected(key), default_text(key));
+            let _ = writeln!(text, "    {}", key.doc);
+            match treatment_text(key) {
+                line if line.is_empty() => {}
+                line => drop(writeln!(text, "    {line}")),
+            }
+        }
+        text.push('\n');
+    }
+    text.push_str("Keys that Kafka no longer has\n\n");
+    for (name, what) in obsolete::all() {
+        let _ = writeln!(text, "{name}\n    {}", obsolete_text(what));
+    }
+    text
+}
+
+/// The page `docs/config.md`.
+pub fn as_markdown() -> String {
+    let mut page = String::from(
+        "# Configuration\n\n\
+         Made from the tables in `broker/server/src/config/` by `millrace config --markdown`; a \
+         test fails when it is stale.\n\n\
+         Names, types, ranges and defaults are those of Kafka 4.3. Values come from the defaults, \
+         the properties file, `--override KEY=VALUE`, and, for keys marked dynamic, the settings \
+         kept in the metadata; the last one wins. An unknown key or a bad value stops the start.\n",
+    );
+    for (title, keys) in sections() {
+        let _ = writeln!(page, "\n## {title}\n");
+        page.push_str(
+            "| key | takes | default | dynamic | meaning |\n| --- | --- | --- | --- | --- |\n",
+        );
+        for key in keys {
+            let dynamic = match (key.dynamic, key.inherits) {
+                (Dynamic::No, _) => "",
+                (_, [_, ..]) => "yes",
+                (Dynamic::Cluster, _) => "yes",
+                (Dynamic::PerBroker, _) => "per broker",
+            };
+            let inherits = match key.inherits.iter().map(|(name, _)| *name).collect::<Vec<_>>() {
+                names if names.is_empty() => String::new(),
+                names => format!(" Inherits from `{}`.", names.join("`, `")),
+            };
+            let kind = if key.kind == Kind::Password { " (hidden)" } else { "" };
+            let (doc, treatment) = (key.doc, treatment_text(key));
+            let space = if treatment.is_empty() { "" } else { " " };
+            let _ = writeln!(
+                page,
+                "| `{}` | {}{kind} | {} | {dynamic} | {doc}{inherits}{space}{treatment} |",
+                key.name,
+                expected(key),
+                default_text(key).replace('|', "\\|"),
+            );
+        }
+    }
+    page.push_str(
+        "\n## Keys that Kafka no longer has\n\n| key | what becomes of it |\n| --- | --- |\n",
+    );
+    for (name, what) in obsolete::all() {
+        let _ = writeln!(page, "| `{name}` | {} |", obsolete_text(what));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_in_docs_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == super::as_markdown(),
+            "docs/config.md is stale: cargo run -- config --markdown > docs/config.md"
+        );
+    }
+}
