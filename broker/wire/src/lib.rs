@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`messages`], [`stored`] | every request, response and stored record, generated from `schemas/` |
 //! | [`codec`] | what they are made of: [`Reader`], [`Writer`], [`Array`], [`Records`], [`Uuid`] |
+//! | [`batch`], [`compression`] | record batches: views, checks, building |
 //! | [`api`], [`ErrorCode`] | the tables of keys, header versions and error codes |
 //! | `json` | any message as a JSON value (feature `json`) |
 //!
@@ -12,7 +13,9 @@
 
 pub mod api;
 mod array;
+pub mod batch;
 pub mod codec;
+pub mod compression;
 mod error_code;
 #[cfg(feature = "json")]
 pub mod json;
@@ -25,6 +28,7 @@ mod writer;
 
 pub use api::ApiKey;
 pub use array::{Array, Iter};
+pub use batch::crc32c;
 pub use codec::{Message, Request, Wire};
 pub use error_code::ErrorCode;
 pub use reader::{DecodeError, Reader};

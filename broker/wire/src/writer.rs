@@ -87,6 +87,10 @@ impl Writer {
         &self.buffer
     }
 
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
     /// What was written, as the buffer itself.
     pub fn into_vec(self) -> Vec<u8> {
         self.buffer
