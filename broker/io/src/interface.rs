@@ -80,8 +80,8 @@ pub enum Event<S> {
         /// The client's address.
         peer: SocketAddr,
     },
-    /// New bytes, an end of stream or an error wait on the socket. Comes once per arrival: receive
-    /// until a short read or `WouldBlock`, or remember that there may be more.
+    /// New bytes, an end of stream or an error wait on the socket. Comes once per arrival, seldom
+    /// more often: receive until a short read or `WouldBlock`, or remember that there may be more.
     Readable(SocketId),
     /// After [`Io::want_writable`]: the socket takes bytes again. Comes once per request.
     Writable(SocketId),

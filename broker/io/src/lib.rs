@@ -4,12 +4,16 @@
 //! |---|---|
 //! | [`interface`] | [`Io`], the trait that the broker is written against, and its events |
 //! | [`chunk`] | aligned, append-only memory that readers and the kernel may share |
+//! | [`probe`] | what this machine offers, and what is in the way |
+//! | [`ring`] | [`ring::RingIo`], the world through io_uring |
 //! | [`sim`] | [`sim::SimIo`], a world in memory with faults, from one seed |
 //!
 //! This is the one crate of the workspace that may use `unsafe`.
 
 pub mod chunk;
 pub mod interface;
+pub mod probe;
+pub mod ring;
 pub mod sim;
 
 pub use chunk::{Chunk, ChunkBlocks, ChunkPool, ChunkSlice};

@@ -6,7 +6,8 @@ use super::SharedWorld;
 use super::network::{ConnectionId, reset_error, take_front};
 
 /// The client's end of a connection to a broker in a [`super::SimWorld`]. Reads and writes never
-/// block: they return `WouldBlock` where a socket would wait. Dropping it ends its sending.
+/// block: they return `WouldBlock` where a socket would wait. Dropping it closes the connection, with
+/// a reset when bytes are left unread.
 #[derive(Debug)]
 pub struct SimClient {
     world: SharedWorld,
@@ -83,5 +84,11 @@ impl Write for SimClient {
 impl Drop for SimClient {
     fn drop(&mut self) {
         self.shut_down_write();
+        let mut world = self.world.lock();
+        let connection = world.network.connection(self.id);
+        connection.client_closed = true;
+        if !connection.to_client.is_empty() {
+            world.reset(self.id);
+        }
     }
 }

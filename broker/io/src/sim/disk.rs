@@ -12,21 +12,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::chance::Chance;
-use super::image::{BLOCK, Change, Image};
+use super::image::{BLOCK, Change, FileNode};
 use crate::BLOCK_BYTES;
 
 /// Names a file or folder for as long as its world lives.
 pub(super) type NodeId = u64;
 const ROOT: NodeId = 0;
-
-#[derive(Clone, Debug, Default)]
-struct FileNode {
-    current: Image,
-    durable: Image,
-    changes: Vec<(u64, Change)>,
-    /// Blocks in the page cache.
-    cached: BTreeSet<u64>,
-}
 
 /// One change of a folder's entries that no flush has covered yet.
 #[derive(Clone, Debug)]
@@ -86,6 +77,10 @@ pub(super) struct Disk {
 
 fn no_space() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOSPC)
+}
+
+fn not_a_folder() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOTDIR)
 }
 
 fn missing(path: &Path) -> io::Error {
@@ -172,7 +167,7 @@ impl Disk {
     pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<()> {
         match self.find(path) {
             Some(node) if self.entries(node).is_some() => Ok(()),
-            Some(_) => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+            Some(_) => Err(not_a_folder()),
             None => {
                 let (parent, name) = self.parent_of(path)?;
                 let node = self.add_node(Node::Folder(FolderNode::default()));
@@ -210,7 +205,7 @@ impl Disk {
         match self.entries(node) {
             Some(entries) if entries.is_empty() => {}
             Some(_) => return Err(io::Error::from_raw_os_error(libc::ENOTEMPTY)),
-            None => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+            None => return Err(not_a_folder()),
         }
         let (parent, name) = self.parent_of(path)?;
         self.change_names(parent, NameChange::Remove(name));
@@ -219,8 +214,7 @@ impl Disk {
 
     pub(super) fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let node = self.find(path).ok_or_else(|| missing(path))?;
-        let entries =
-            self.entries(node).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTDIR))?;
+        let entries = self.entries(node).ok_or_else(not_a_folder)?;
         Ok(entries.keys().map(|name| path.join(name)).collect())
     }
 
@@ -231,9 +225,7 @@ impl Disk {
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let end = self.change_next;
         let node = self.find(path).ok_or_else(|| missing(path))?;
-        let folder =
-            self.folder(node).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTDIR))?;
-        flush_names(folder, end);
+        flush_names(self.folder(node).ok_or_else(not_a_folder)?, end);
         Ok(())
     }
 
@@ -406,14 +398,14 @@ impl Disk {
 
     /// Makes the file's changes numbered below `end` durable.
     pub(super) fn flush(&mut self, node: NodeId, end: u64) {
-        flush_file(self.file(node), end);
+        self.file(node).flush(end);
     }
 
     /// Makes all changes numbered below `end` durable, of files and folders.
     pub(super) fn flush_all(&mut self, end: u64) {
         for node in self.nodes.values_mut() {
             match node {
-                Node::File(file) => flush_file(file, end),
+                Node::File(file) => file.flush(end),
                 Node::Folder(folder) => flush_names(folder, end),
             }
         }
@@ -444,7 +436,7 @@ impl Disk {
         let keep_percent = [0, 50, 90, 100][chance.below(4) as usize];
         for node in disk.nodes.values_mut() {
             match node {
-                Node::File(file) => cut_file(file, chance, keep_percent, torn_blocks),
+                Node::File(file) => file.cut(chance, keep_percent, torn_blocks),
                 Node::Folder(folder) => {
                     let kept = chance.below(folder.changes.len() as u64 + 1) as usize;
                     for (_, change) in folder.changes.drain(..).take(kept) {
@@ -460,43 +452,9 @@ impl Disk {
     }
 }
 
-fn flush_file(file: &mut FileNode, end: u64) {
-    let covered = file.changes.partition_point(|(number, _)| *number < end);
-    for (_, change) in file.changes.drain(..covered) {
-        file.durable.apply(&change);
-    }
-}
-
 fn flush_names(folder: &mut FolderNode, end: u64) {
     let covered = folder.changes.partition_point(|(number, _)| *number < end);
     for (_, change) in folder.changes.drain(..covered) {
         apply_name(&mut folder.durable, &change);
     }
-}
-
-fn cut_file(file: &mut FileNode, chance: &mut Chance, keep_percent: u64, torn_blocks: bool) {
-    // Lengths are journalled in order: they are kept as far as some point of it.
-    let lengths = file.changes.iter().filter(|(_, change)| matches!(change, Change::Bytes(_)));
-    let mut lengths_kept = chance.below(lengths.count() as u64 + 1);
-    for (_, change) in std::mem::take(&mut file.changes) {
-        match &change {
-            Change::Bytes(_) if lengths_kept > 0 => {
-                lengths_kept -= 1;
-                file.durable.apply(&change);
-            }
-            Change::Bytes(_) => {}
-            Change::Block { index, content } => {
-                if torn_blocks && chance.below(8) == 0 {
-                    file.durable.tear(*index, content, chance);
-                } else if chance.below(100) < keep_percent {
-                    file.durable.apply(&change);
-                }
-            }
-        }
-    }
-    // Blocks that arrived without the length that covers them are out of sight.
-    let bytes = file.durable.bytes();
-    file.durable.set_bytes(bytes);
-    file.current = file.durable.clone();
-    file.cached.clear();
 }

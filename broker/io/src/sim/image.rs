@@ -1,6 +1,6 @@
 //! The content of a simulated file: sparse blocks that copies share, and the changes made to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::chance::Chance;
@@ -84,4 +84,52 @@ pub(super) enum Change {
     Block { index: u64, content: Block },
     /// A new length. Comes before the blocks that lie in what it adds.
     Bytes(u64),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct FileNode {
+    pub(super) current: Image,
+    pub(super) durable: Image,
+    /// Changes that no flush has covered, numbered in order.
+    pub(super) changes: Vec<(u64, Change)>,
+    /// Blocks in the page cache.
+    pub(super) cached: BTreeSet<u64>,
+}
+
+impl FileNode {
+    /// Makes the changes numbered below `end` durable.
+    pub(super) fn flush(&mut self, end: u64) {
+        let covered = self.changes.partition_point(|(number, _)| *number < end);
+        for (_, change) in self.changes.drain(..covered) {
+            self.durable.apply(&change);
+        }
+    }
+
+    /// The power goes: of the changes that no flush has covered, some are kept.
+    pub(super) fn cut(&mut self, chance: &mut Chance, keep_percent: u64, torn_blocks: bool) {
+        // Lengths are journalled in order: they are kept as far as some point of it.
+        let lengths = self.changes.iter().filter(|(_, change)| matches!(change, Change::Bytes(_)));
+        let mut lengths_kept = chance.below(lengths.count() as u64 + 1);
+        for (_, change) in std::mem::take(&mut self.changes) {
+            match &change {
+                Change::Bytes(_) if lengths_kept > 0 => {
+                    lengths_kept -= 1;
+                    self.durable.apply(&change);
+                }
+                Change::Bytes(_) => {}
+                Change::Block { index, content } => {
+                    if torn_blocks && chance.below(8) == 0 {
+                        self.durable.tear(*index, content, chance);
+                    } else if chance.below(100) < keep_percent {
+                        self.durable.apply(&change);
+                    }
+                }
+            }
+        }
+        // Blocks that arrived without the length that covers them are out of sight.
+        let bytes = self.durable.bytes();
+        self.durable.set_bytes(bytes);
+        self.current = self.durable.clone();
+        self.cached.clear();
+    }
 }

@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) to_client: VecDeque<u8>,
     /// The client sends no more.
     pub(super) client_ended: bool,
+    /// The client is gone: nobody will read.
+    pub(super) client_closed: bool,
     /// The broker closed its end.
     pub(super) broker_closed: bool,
     pub(super) reset: bool,
@@ -47,6 +49,7 @@ impl Connection {
             to_broker: VecDeque::new(),
             to_client: VecDeque::new(),
             client_ended: false,
+            client_closed: false,
             broker_closed: false,
             reset: false,
             writable_wanted: false,

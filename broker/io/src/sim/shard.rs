@@ -115,6 +115,9 @@ fn room(world: &mut World, id: ConnectionId) -> io::Result<usize> {
     if connection.reset {
         return Err(reset_error());
     }
+    if connection.client_closed {
+        return Err(io::Error::from_raw_os_error(libc::EPIPE));
+    }
     match bytes_max.saturating_sub(connection.to_client.len()) {
         0 => Err(io::ErrorKind::WouldBlock.into()),
         room if world.chance.hits(world.faults.short_send_ppm) => {
