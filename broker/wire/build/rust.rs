@@ -133,7 +133,7 @@ pub(crate) fn differs(field: &Field) -> String {
         Kind::Integer(_) | Kind::Float | Kind::Uuid => {
             format!("self.{name} != {}", default_of(field))
         }
-        Kind::Struct(_) => format!("self.{name} != Default::default()"),
+        Kind::Struct(_) => format!("self.{name} != {}", default_of(field)),
         _ if field.is_nullable() => format!("self.{name}.as_ref().is_none_or(|x| !x.is_empty())"),
         _ => format!("!self.{name}.is_empty()"),
     }

@@ -5,6 +5,7 @@
 //! | [`messages`], [`stored`] | every request, response and stored record, generated from `schemas/` |
 //! | [`codec`] | what they are made of: [`Reader`], [`Writer`], [`Array`], [`Records`], [`Uuid`] |
 //! | [`batch`], [`compression`] | record batches: views, checks, building |
+//! | [`message_set`] | the formats before batches, and conversion |
 //! | [`api`], [`ErrorCode`] | the tables of keys, header versions and error codes |
 //! | `json` | any message as a JSON value (feature `json`) |
 //!
@@ -19,6 +20,7 @@ pub mod compression;
 mod error_code;
 #[cfg(feature = "json")]
 pub mod json;
+pub mod message_set;
 mod reader;
 pub mod stored;
 mod tags;
