@@ -3,11 +3,13 @@
 use crate::payload::HEADER_BYTES;
 use crate::schedule::Spread;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use millrace_wire::compression::Compression;
+use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A load generator for Kafka brokers: latency from the intended send time, exact batching, every record verified, and
-/// what a record costs the broker.
+/// A load generator for Kafka brokers: latency from the intended send time, exact batching, every
+/// record verified, and what a record costs the broker.
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, max_term_width = 100)]
 pub struct Cli {
@@ -21,14 +23,10 @@ pub struct Cli {
 pub enum Command {
     /// Load a broker, measure it, verify every record, write a report folder
     Run(Box<RunArgs>),
-    /// The matrix of acks and batch sizes in about 30 seconds, against an embedded broker or --bootstrap
-    Quickstart(QuickstartArgs),
-    /// Read a topic from its beginning as fast as it comes, and say what that costs the broker
-    Consume(ConsumeArgs),
 }
 
 /// Where the broker is and which CPUs the client uses.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize)]
 pub struct TargetArgs {
     /// Broker to ask first, HOST:PORT
     #[arg(long, default_value = "127.0.0.1:9092", help_heading = "Broker")]
@@ -39,16 +37,18 @@ pub struct TargetArgs {
     /// Congestion control asked for on client sockets; the host's own when refused
     #[arg(long, default_value = "cubic", help_heading = "Client")]
     pub tcp_congestion: String,
-    /// CPUs for the client, one pinned thread each, such as 1 or 2,3; default: one thread, not pinned
+    /// CPUs for the client, one pinned thread each, such as 1 or 2,3; default: one thread, not
+    /// pinned
     #[arg(long, value_delimiter = ',', help_heading = "Client")]
     pub cpus: Vec<usize>,
-    /// Before sleeping until the next send, spin this long, microseconds; spun time is not counted as client CPU
+    /// Before sleeping until the next send, spin this long, microseconds; spun time is not counted
+    /// as client CPU
     #[arg(long, default_value_t = 60, help_heading = "Client")]
     pub spin_us: u64,
 }
 
 /// How consumers fetch.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize)]
 pub struct FetchArgs {
     /// Least bytes a fetch waits for
     #[arg(long, default_value_t = 1, help_heading = "Consumers")]
@@ -68,16 +68,18 @@ pub struct FetchArgs {
 }
 
 /// The options of `loadgen run`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize)]
 pub struct RunArgs {
     #[command(flatten)]
+    #[serde(flatten)]
     #[allow(missing_docs)]
     pub target: TargetArgs,
-    /// Topic to write to; made for the run and deleted after it when it does not exist [default: a new name]
+    /// Topic to write to; made for the run and deleted after it when it does not exist [default: a
+    /// new name]
     #[arg(long, help_heading = "Topic")]
     pub topic: Option<String>,
     /// Partitions of a topic that is made; an existing topic is used as it is
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Topic")]
+    #[arg(long, default_value_t = 8, value_parser = at_least_one(), help_heading = "Topic")]
     pub partitions: u32,
     /// Configuration of a topic that is made, KEY=VALUE, repeatable
     #[arg(long, help_heading = "Topic")]
@@ -87,7 +89,7 @@ pub struct RunArgs {
     pub keep_topic: bool,
 
     /// Producer connections
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Load")]
     pub connections: u32,
     /// When a batch counts as received: 0 (no answer), 1, all
     #[arg(long, default_value = "all", help_heading = "Load")]
@@ -96,24 +98,24 @@ pub struct RunArgs {
     #[arg(long, default_value = "1024", value_parser = parse_bytes, help_heading = "Load")]
     pub record_bytes: usize,
     /// Records in a batch: exactly this many, or with --linger-ms at most this many
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one(), help_heading = "Load")]
     pub batch_records: u32,
-    /// 0: a batch's records are due together. Above 0: records are due one by one, and a batch leaves when it is full
-    /// or its first record has waited this long, milliseconds
+    /// 0: a batch's records are due together. Above 0: records are due one by one, and a batch
+    /// leaves when it is full or its first record has waited this long, milliseconds
     #[arg(long, default_value_t = 0.0, help_heading = "Load")]
     pub linger_ms: f64,
     /// Batches in a request, each for another partition
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Load")]
     pub batches_per_request: u32,
-    /// Open loop: records per second over all connections, sent on schedule whatever the broker does; absent: closed
-    /// loop, --inflight requests always under way on each connection
+    /// Open loop: records per second over all connections, sent on schedule whatever the broker
+    /// does; absent: closed loop, --inflight requests always under way on each connection
     #[arg(long, help_heading = "Load")]
     pub rate: Option<f64>,
     /// Distances between intended times in an open loop
     #[arg(long, default_value = "uniform", help_heading = "Load")]
     pub spread: Spread,
     /// Requests under way on a connection at most
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    #[arg(long, default_value_t = 5, value_parser = at_least_one(), help_heading = "Load")]
     pub inflight: u32,
     /// Distinct keys; 0: records have no key
     #[arg(long, default_value_t = 0, help_heading = "Load")]
@@ -122,7 +124,7 @@ pub struct RunArgs {
     #[arg(long, default_value = "none", help_heading = "Load")]
     pub codec: Codec,
     /// Share of each body that is constant and so compresses, percent
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Load")]
+    #[arg(long, default_value_t = 0, value_parser = percent(), help_heading = "Load")]
     pub compressible: u8,
     /// Producer ids and sequence numbers; needs --acks all and at most 5 in flight
     #[arg(long, default_value = "off", help_heading = "Load")]
@@ -132,13 +134,16 @@ pub struct RunArgs {
     pub retries: u32,
     /// Time a request may stay unanswered, and the broker's timeout for acks=all
     #[arg(long, default_value = "30s", value_parser = parse_duration, help_heading = "Load")]
+    #[serde(serialize_with = "as_seconds")]
     pub timeout: Duration,
 
     /// Measured time, such as 500ms, 10s, 2m, 1h
     #[arg(long, default_value = "10s", value_parser = parse_duration, help_heading = "Run")]
+    #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
     /// Load before the measured time
     #[arg(long, default_value = "2s", value_parser = parse_duration, help_heading = "Run")]
+    #[serde(serialize_with = "as_seconds")]
     pub warmup: Duration,
     /// Seed of payloads, keys and Poisson arrivals
     #[arg(long, default_value_t = 1, help_heading = "Run")]
@@ -147,13 +152,15 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub out: Option<PathBuf>,
 
-    /// Consumers at the tail, which share the partitions; 0: records are read back and verified after the load
+    /// Consumers at the tail, which share the partitions; 0: records are read back and verified
+    /// after the load
     #[arg(long, default_value_t = 1, help_heading = "Consumers")]
     pub consumers: u32,
     /// How many consumers read each partition; there are --consumers times this many
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Consumers")]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Consumers")]
     pub fanout: u32,
     #[command(flatten)]
+    #[serde(flatten)]
     #[allow(missing_docs)]
     pub fetch: FetchArgs,
 }
@@ -179,25 +186,28 @@ pub struct QuickstartArgs {
 }
 
 /// The options of `loadgen consume`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize)]
 pub struct ConsumeArgs {
     #[command(flatten)]
+    #[serde(flatten)]
     #[allow(missing_docs)]
     pub target: TargetArgs,
     /// Topic to read
     #[arg(long)]
     pub topic: String,
     /// Consumers, which share the partitions
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Consumers")]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Consumers")]
     pub consumers: u32,
     /// How many consumers read each partition
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Consumers")]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Consumers")]
     pub fanout: u32,
     #[command(flatten)]
+    #[serde(flatten)]
     #[allow(missing_docs)]
     pub fetch: FetchArgs,
     /// Stop after this long even before the end
     #[arg(long, default_value = "5m", value_parser = parse_duration)]
+    #[serde(serialize_with = "as_seconds")]
     pub timeout: Duration,
     /// Also write the result as JSON here
     #[arg(long)]
@@ -205,13 +215,16 @@ pub struct ConsumeArgs {
 }
 
 /// Acknowledgement level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Acks {
     /// No answer.
     #[value(name = "0")]
+    #[serde(rename = "0")]
     None,
     /// The leader has it.
     #[value(name = "1")]
+    #[serde(rename = "1")]
     Leader,
     /// All in-sync replicas have it.
     #[value(name = "all", alias = "-1")]
@@ -239,7 +252,8 @@ impl Acks {
 }
 
 /// Compression of record batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Codec {
     None,
@@ -249,8 +263,22 @@ pub enum Codec {
     Zstd,
 }
 
+impl Codec {
+    /// What the batches' attributes say.
+    pub fn compression(self) -> Compression {
+        match self {
+            Self::None => Compression::None,
+            Self::Gzip => Compression::Gzip,
+            Self::Snappy => Compression::Snappy,
+            Self::Lz4 => Compression::Lz4,
+            Self::Zstd => Compression::Zstd,
+        }
+    }
+}
+
 /// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Switch {
     On,
@@ -260,17 +288,15 @@ pub enum Switch {
 impl RunArgs {
     /// All options at their defaults.
     pub fn with_defaults() -> Self {
-        match Cli::parse_from(["loadgen", "run"]).command {
-            Command::Run(args) => *args,
-            _ => unreachable!("`loadgen run` parses as run"),
-        }
+        let Command::Run(args) = Cli::parse_from(["loadgen", "run"]).command;
+        *args
     }
 
     /// What contradicts itself, in one sentence.
     pub fn check(&self) -> Result<(), String> {
         if self.record_bytes < HEADER_BYTES {
             return Err(format!(
-                "--record-bytes {} is too small: a record carries {HEADER_BYTES} bytes of identity and checksum",
+                "--record-bytes {} is too small: identity and checksum take {HEADER_BYTES}",
                 self.record_bytes
             ));
         }
@@ -303,6 +329,18 @@ impl RunArgs {
         }
         Ok(())
     }
+}
+
+fn at_least_one() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..)
+}
+
+fn percent() -> impl clap::builder::TypedValueParser<Value = u8> {
+    clap::value_parser!(u8).range(0..=100)
+}
+
+fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 /// Parses `500ms`, `10s`, `2m`, `1h`.

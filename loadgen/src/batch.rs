@@ -1,8 +1,9 @@
 //! Record batches that are laid out once and only patched for each send.
 //!
-//! A template holds the largest batch of a run. The first n records of it are the same bytes whatever n is, so one
-//! template serves every count; what changes per send is the header (counts, timestamps, producer, CRC), each value's
-//! stamp and, with keys, each key. Layout: Kafka's record batch, magic 2.
+//! A template holds the largest batch of a run. The first n records of it are the same bytes
+//! whatever n is, so one template serves every count; what changes per send is the header (counts,
+//! timestamps, producer, CRC), each value's stamp and, with keys, each key. Layout: Kafka's record
+//! batch, magic 2.
 
 use crate::payload::{self, HEADER_BYTES, Stamp};
 use crc_fast::crc32_iscsi as crc32c;
@@ -144,7 +145,8 @@ impl Template {
             payload::write(&mut batch[slot.value..], &stamp, slot.body_crc);
             stamp.sequence += 1;
             if let (Some(at), Some((keys, partitions))) = (slot.key, fill.keys) {
-                // Keys of a partition are congruent to it, so that a key always goes to one partition.
+                // Keys of a partition are congruent to it, so that a key always goes to one
+                // partition.
                 let per_partition = (keys / partitions).max(1);
                 let key = stamp.partition + partitions * random.u32(..per_partition);
                 put_key(&mut batch[at..at + KEY_BYTES], key);

@@ -30,3 +30,51 @@ impl Clock {
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+/// Milliseconds since 1970 by the wall clock.
+pub fn wall_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Wall-clock milliseconds as UTC: (year, month, day, hour, minute, second).
+pub fn utc(ms: i64) -> [i64; 6] {
+    let (days, second) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000) / 1000);
+    // Days are counted from 1 March of year 0, so that leap days end their years.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    [year, month, day, second / 3600, second / 60 % 60, second % 60]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn utc_knows_leap_years() {
+        let rows = [
+            (0, [1970, 1, 1, 0, 0, 0]),
+            (951_782_400_000, [2000, 2, 29, 0, 0, 0]),
+            (1_709_251_199_999, [2024, 2, 29, 23, 59, 59]),
+            (1_735_689_600_000, [2025, 1, 1, 0, 0, 0]),
+            (-1, [1969, 12, 31, 23, 59, 59]),
+        ];
+        for (ms, expected) in rows {
+            assert_eq!(utc(ms), expected, "{ms}");
+        }
+    }
+
+    #[test]
+    fn the_clock_never_goes_back() {
+        let clock = Clock::start();
+        let first = clock.now_ns();
+        clock.sleep_until(first + 1_000);
+        assert!(clock.now_ns() > first);
+    }
+}

@@ -35,8 +35,8 @@ impl Usage {
 
 /// Reads the usage of one process, or of some threads of this one.
 ///
-/// Sums over threads because the process-wide CPU time has a resolution of 10 ms only. A thread that ends between two
-/// readings keeps its last value, so sums never fall.
+/// Sums over threads because the process-wide CPU time has a resolution of 10 ms only. A thread
+/// that ends between two readings keeps its last value, so sums never fall.
 #[derive(Debug)]
 pub struct Meter {
     folder: PathBuf,

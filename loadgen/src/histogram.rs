@@ -1,4 +1,5 @@
-//! Latency histograms: nanoseconds in, microseconds out, and no percentile that the samples do not carry.
+//! Latency histograms: nanoseconds in, microseconds out, and no percentile that the samples do not
+//! carry.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -75,16 +76,18 @@ impl Latencies {
         self.counts.len()
     }
 
-    /// The time that `quantile` of the samples do not exceed, in microseconds; `None` with fewer than 10 beyond it.
+    /// The time that `quantile` of the samples do not exceed, in microseconds; `None` with fewer
+    /// than 10 beyond it.
     pub fn quantile_us(&self, quantile: f64) -> Option<f64> {
-        // The product of a count and 0.01 is not exactly a hundredth; a millionth of a sample is forgiven.
+        // The product of a count and 0.01 is not exactly a hundredth; a millionth of a sample is
+        // forgiven.
         let beyond = self.counts.len() as f64 * (1.0 - quantile) + 1e-6;
         (beyond >= SAMPLES_BEYOND_MIN).then(|| self.counts.value_at_quantile(quantile) as f64 / 1e3)
     }
 
     /// The largest sample in microseconds, to the histogram's resolution.
     pub fn max_us(&self) -> Option<f64> {
-        (self.counts.len() > 0).then(|| self.counts.max() as f64 / 1e3)
+        (!self.counts.is_empty()).then(|| self.counts.max() as f64 / 1e3)
     }
 
     /// The mean in microseconds.
@@ -182,7 +185,8 @@ mod tests {
             let rank = (times.len() as f64 * quantile).ceil() as usize - 1;
             let expected = times[rank] as f64;
             let given = latencies.quantile_us(quantile).expect("enough samples");
-            // One part in a thousand, and the half microsecond that is the unit of the lowest bucket.
+            // One part in a thousand, and the half microsecond that is the unit of the lowest
+            // bucket.
             assert!(
                 (given - expected).abs() <= expected / 1000.0 + 0.6,
                 "{quantile}: {given} {expected}"

@@ -1,15 +1,24 @@
 //! loadgen: a load generator for Kafka brokers.
 //!
-//! `args` declares the command line. `run` takes a load through its phases: `cluster` (versions, topic, leaders), then
-//! one `driver` thread per CPU with producer and consumer connections, then `verify`, `cost` and `report`.
-//! What goes over the wire is laid out in `batch` and `payload`; when, in `schedule`.
+//! `args` declares the command line. `run` takes a load through its phases: `cluster` (versions,
+//! topic, leaders), then one `driver` thread per CPU with producer and consumer connections, then
+//! `verify`, `cost` and `report`. What goes over the wire is laid out in `batch` and `payload`;
+//! when, in `schedule`.
 
 pub mod args;
 pub mod batch;
 pub mod clock;
+pub mod cluster;
 pub mod cost;
+pub mod driver;
+pub mod fetched;
+pub mod gather;
 pub mod histogram;
+pub mod judge;
 pub mod machine;
 pub mod payload;
+pub mod plan;
+pub mod report;
+pub mod run;
 pub mod schedule;
 pub mod verify;

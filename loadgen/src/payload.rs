@@ -1,4 +1,5 @@
-//! What a record's value carries, so that a consumer can tell lost, doubled, moved and altered records apart.
+//! What a record's value carries, so that a consumer can tell lost, doubled, moved and altered
+//! records apart.
 //!
 //! A value starts with 32 bytes, little endian, then comes the body:
 //!
@@ -11,7 +12,8 @@
 //! | 20 | 8 | intended send time, nanoseconds of the run's clock |
 //! | 28 | 4 | CRC-32C of the 28 bytes before, followed by the CRC-32C of the body |
 //!
-//! The body's CRC is known when a batch is built, so a send costs one CRC over 32 bytes, whatever the record's size.
+//! The body's CRC is known when a batch is built, so a send costs one CRC over 32 bytes, whatever
+//! the record's size.
 
 use crc_fast::crc32_iscsi as crc32c;
 
@@ -45,7 +47,8 @@ pub enum Damage {
     Altered,
 }
 
-/// Writes the header of a value whose body has `body_crc`; `value` is the whole value or at least its first 32 bytes.
+/// Writes the header of a value whose body has `body_crc`; `value` is the whole value or at least
+/// its first 32 bytes.
 pub fn write(value: &mut [u8], stamp: &Stamp, body_crc: u32) {
     let header: &mut [u8; HEADER_BYTES] =
         value.first_chunk_mut().expect("every value is made with room for the header");
@@ -83,7 +86,8 @@ pub fn body_crc(body: &[u8]) -> u32 {
     crc32c(body)
 }
 
-/// Fills a body from a seed: the first `constant_percent` of it zeros, which compress, the rest noise, which does not.
+/// Fills a body from a seed: the first `constant_percent` of it zeros, which compress, the rest
+/// noise, which does not.
 pub fn fill_body(body: &mut [u8], random: &mut fastrand::Rng, constant_percent: u8) {
     let constant_bytes = body.len() * usize::from(constant_percent.min(100)) / 100;
     let (constant, noise) = body.split_at_mut(constant_bytes);

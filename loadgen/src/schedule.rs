@@ -1,12 +1,14 @@
 //! Intended send times: an endless sequence per connection that the broker can never slow down.
 //!
-//! A connection of an open loop asks for the time of its n-th arrival that has not been sent yet. The sequence depends
-//! on rate, seed and the connection's place only, so a send that leaves late is measured from when it was due.
+//! A connection of an open loop asks for the time of its n-th arrival that has not been sent yet.
+//! The sequence depends on rate, seed and the connection's place only, so a send that leaves late
+//! is measured from when it was due.
 
 use std::collections::VecDeque;
 
 /// How arrivals are spread over time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Spread {
     /// Equal distances.
     Uniform,
@@ -32,7 +34,8 @@ struct Poisson {
 }
 
 impl Schedule {
-    /// The arrivals of connection `place` out of `connections`, which share `per_second` arrivals from `start_ns` on.
+    /// The arrivals of connection `place` out of `connections`, which share `per_second` arrivals
+    /// from `start_ns` on.
     pub fn new(
         spread: Spread,
         per_second: f64,

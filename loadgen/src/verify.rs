@@ -1,9 +1,11 @@
 //! Which records of a run were seen, and which were lost, doubled, moved or altered.
 //!
-//! Sequences of a (producer, partition) are handed out without holes and sent in order. A tracker keeps the next
-//! expected sequence and the holes below it, so its memory grows with damage, not with records.
+//! Sequences of a (producer, partition) are handed out without holes and sent in order. A tracker
+//! keeps the next expected sequence and the holes below it, so its memory grows with damage, not
+//! with records.
 
-use crate::payload::{self, Damage};
+use crate::fetched::Broken;
+use crate::payload;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +18,8 @@ const EXAMPLES_MAX: usize = 10;
 struct Stream {
     /// One more than the largest sequence seen.
     next: u64,
-    /// Sequences below `next` not seen yet: start -> end. Invariant: disjoint, not empty, all below `next`.
+    /// Sequences below `next` not seen yet: start -> end. Invariant: disjoint, not empty, all below
+    /// `next`.
     holes: BTreeMap<u64, u64>,
     seen: u64,
     duplicated: u64,
@@ -116,24 +119,25 @@ pub struct SentStream {
 }
 
 impl Tracker {
-    /// A tracker of `partition` for the records of `run`; `None` takes the records of any run.
+    /// A tracker of `partition` for the records of `run`; `None`: of the first run met.
     pub fn new(run: Option<u32>, partition: u32) -> Self {
         Self { run, partition, streams: Vec::new(), counts: Integrity::default() }
     }
 
-    /// Takes one value. Returns its intended time when it is a sound record of this run, seen for the first time.
+    /// Takes one value. Returns its intended time when it is a sound record of this run, seen for
+    /// the first time.
     pub fn on_value(&mut self, offset: i64, value: &[u8]) -> Option<u64> {
         let stamp = match payload::read(value) {
             Ok(stamp) => stamp,
             Err(damage) => {
-                // A short value cannot be ours; whether a foreign program's value is "altered" cannot be told apart,
-                // so a topic shared with others does not verify.
+                // A short value cannot be ours; whether a foreign program's value is "altered"
+                // cannot be told apart, so a topic shared with others does not verify.
                 self.counts.altered += 1;
-                self.note(offset, &damage_words(damage));
+                self.note(offset, &damage.to_string());
                 return None;
             }
         };
-        if self.run.is_some_and(|run| run != stamp.run) {
+        if *self.run.get_or_insert(stamp.run) != stamp.run {
             self.counts.foreign += 1;
             return None;
         }
@@ -159,6 +163,12 @@ impl Tracker {
         }
     }
 
+    /// Takes a batch that cannot be cut into records: all of them count as altered.
+    pub fn on_broken_batch(&mut self, base_offset: i64, records: u64, broken: Broken) {
+        self.counts.altered += records.max(1);
+        self.note(base_offset, &broken.to_string());
+    }
+
     /// Sound records of this run seen so far, each counted once.
     pub fn seen(&self) -> u64 {
         self.streams.iter().map(|stream| stream.seen).sum()
@@ -176,7 +186,8 @@ impl Tracker {
         }
     }
 
-    /// The findings without knowledge of what was sent: holes count as lost, the end of each stream is unknown.
+    /// The findings without knowledge of what was sent: holes count as lost, the end of each stream
+    /// is unknown.
     pub fn settle_alone(&self) -> Integrity {
         let sent: Vec<SentStream> = (0_u32..)
             .zip(&self.streams)
@@ -189,10 +200,6 @@ impl Tracker {
             .collect();
         settle(std::slice::from_ref(self), &sent)
     }
-}
-
-fn damage_words(damage: Damage) -> String {
-    damage.to_string()
 }
 
 impl Integrity {
@@ -211,7 +218,8 @@ impl Integrity {
         self.examples.extend(other.examples.iter().take(room).cloned());
     }
 
-    /// Damage in words, empty when there is none. With `retried`, batches may rightly come twice or late.
+    /// Damage in words, empty when there is none. With `retried`, batches may rightly come twice or
+    /// late.
     pub fn complaints(&self, retried: bool) -> Vec<String> {
         let order = if retried { 0 } else { 1 };
         [
@@ -286,12 +294,13 @@ mod tests {
         value
     }
 
-    fn check(name: &str, seen: &[u64], uncertain: &[Range<u64>], expected: [u64; 4]) {
+    fn check(name: &str, seen: &[u64], uncertain: Range<u64>, expected: [u64; 4]) {
         let mut tracker = Tracker::new(Some(1), 0);
         for (offset, &sequence) in seen.iter().enumerate() {
             tracker.on_value(offset as i64, &value(0, 0, sequence));
         }
-        let sent = [SentStream { sent: 6, uncertain: uncertain.to_vec(), ..Default::default() }];
+        let sent =
+            [SentStream { sent: 6, uncertain: Vec::from([uncertain]), ..Default::default() }];
         let found = settle(&[tracker], &sent);
         let counts = [found.verified, found.lost, found.duplicated, found.reordered];
         assert_eq!(counts, expected, "{name}: {:?}", found.examples);
@@ -301,19 +310,19 @@ mod tests {
     #[test]
     fn tells_lost_doubled_and_moved_records_apart() {
         // verified, lost, duplicated, reordered
-        check("all in order", &[0, 1, 2, 3, 4, 5], &[], [6, 0, 0, 0]);
-        check("one dropped", &[0, 1, 3, 4, 5], &[], [5, 1, 0, 0]);
-        check("first dropped", &[1, 2, 3, 4, 5], &[], [5, 1, 0, 0]);
-        check("end dropped", &[0, 1, 2, 3], &[], [4, 2, 0, 0]);
-        check("none seen", &[], &[], [0, 6, 0, 0]);
-        check("one doubled", &[0, 1, 1, 2, 3, 4, 5], &[], [6, 0, 1, 0]);
-        check("a batch doubled", &[0, 1, 2, 0, 1, 2, 3, 4, 5], &[], [6, 0, 3, 0]);
-        check("two swapped", &[0, 2, 1, 3, 4, 5], &[], [6, 0, 0, 1]);
-        check("middle of a hole filled", &[0, 5, 2, 2], &[], [3, 3, 1, 1]);
-        check("hole filled from both ends", &[5, 0, 4, 1, 3, 2], &[], [6, 0, 0, 5]);
-        check("uncertain and missing", &[0, 1, 4, 5], &[2..4], [4, 0, 0, 0]);
-        check("uncertain and seen", &[0, 1, 2, 3, 4, 5], &[2..4], [6, 0, 0, 0]);
-        check("uncertain beside lost", &[0, 4, 5], &[2..4], [3, 1, 0, 0]);
+        check("all in order", &[0, 1, 2, 3, 4, 5], 0..0, [6, 0, 0, 0]);
+        check("one dropped", &[0, 1, 3, 4, 5], 0..0, [5, 1, 0, 0]);
+        check("first dropped", &[1, 2, 3, 4, 5], 0..0, [5, 1, 0, 0]);
+        check("end dropped", &[0, 1, 2, 3], 0..0, [4, 2, 0, 0]);
+        check("none seen", &[], 0..0, [0, 6, 0, 0]);
+        check("one doubled", &[0, 1, 1, 2, 3, 4, 5], 0..0, [6, 0, 1, 0]);
+        check("a batch doubled", &[0, 1, 2, 0, 1, 2, 3, 4, 5], 0..0, [6, 0, 3, 0]);
+        check("two swapped", &[0, 2, 1, 3, 4, 5], 0..0, [6, 0, 0, 1]);
+        check("middle of a hole filled", &[0, 5, 2, 2], 0..0, [3, 3, 1, 1]);
+        check("hole filled from both ends", &[5, 0, 4, 1, 3, 2], 0..0, [6, 0, 0, 5]);
+        check("uncertain and missing", &[0, 1, 4, 5], 2..4, [4, 0, 0, 0]);
+        check("uncertain and seen", &[0, 1, 2, 3, 4, 5], 2..4, [6, 0, 0, 0]);
+        check("uncertain beside lost", &[0, 4, 5], 2..4, [3, 1, 0, 0]);
     }
 
     #[test]
@@ -347,7 +356,12 @@ mod tests {
 
     #[test]
     fn a_partition_nobody_saw_is_lost_as_a_whole() {
-        let sent = [SentStream { producer: 2, partition: 9, sent: 100, uncertain: vec![10..20] }];
+        let sent = [SentStream {
+            producer: 2,
+            partition: 9,
+            sent: 100,
+            uncertain: std::iter::once(10..20).collect(),
+        }];
         assert_eq!(settle(&[Tracker::new(Some(1), 0)], &sent).lost, 90);
     }
 

@@ -1,5 +1,3 @@
-//! Every fault that the simulated world promises, and what it never does.
-
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::path::Path;
 

@@ -1,0 +1,160 @@
+//! The load itself: threads, each with an epoll and its share of producer and consumer connections.
+
+pub mod consumer;
+pub mod frame;
+pub mod link;
+pub mod outcome;
+pub mod producer;
+pub mod request;
+pub mod stats;
+pub mod worker;
+
+use crate::args::Acks;
+use crate::batch::Template;
+use crate::clock::Clock;
+use crate::schedule::Spread;
+use millrace_wire::compression::Compression;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+
+/// The phases of a run, in clock nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeline {
+    /// The first record is due.
+    pub start_ns: u64,
+    /// Measuring begins.
+    pub measure_start_ns: u64,
+    /// Measuring ends, and nothing later is due.
+    pub measure_end_ns: u64,
+    /// Length of an interval of the measured time.
+    pub interval_ns: u64,
+}
+
+impl Timeline {
+    /// Whether a time belongs to the measured time.
+    pub fn is_measured(&self, at_ns: u64) -> bool {
+        (self.measure_start_ns..self.measure_end_ns).contains(&at_ns)
+    }
+
+    /// The interval of a time; `None` before the measured time. The last one has no end.
+    pub fn interval_index(&self, at_ns: u64) -> Option<u64> {
+        let at_ns = at_ns.min(self.measure_end_ns - 1);
+        Some(at_ns.checked_sub(self.measure_start_ns)? / self.interval_ns)
+    }
+}
+
+/// What all threads of a run share.
+#[derive(Debug)]
+pub struct Setup {
+    /// The clock of all times.
+    pub clock: Clock,
+    /// Wall clock at the clock's zero, milliseconds since 1970.
+    pub wall_ms_at_zero: i64,
+    /// The topic.
+    pub topic: String,
+    /// When what happens.
+    pub timeline: Timeline,
+    /// Congestion control asked for.
+    pub tcp_congestion: String,
+    /// Spin instead of sleeping when a send is due within this time.
+    pub spin_ns: u64,
+    /// How producers send; `None` when there are none.
+    pub produce: Option<ProduceSetup>,
+    /// How consumers fetch.
+    pub fetch: FetchSetup,
+    /// Everything ends at once.
+    pub stop: AtomicBool,
+}
+
+impl Setup {
+    /// How producers send, for those that do.
+    pub fn produce(&self) -> &ProduceSetup {
+        self.produce.as_ref().expect("producers are only made with their setup")
+    }
+}
+
+/// How producers send.
+#[derive(Debug)]
+pub struct ProduceSetup {
+    /// Identity of the run in payloads.
+    pub run: u32,
+    /// Acknowledgement level.
+    pub acks: Acks,
+    /// Records in a batch, at most or exactly.
+    pub batch_records: usize,
+    /// Bytes of a value.
+    pub record_bytes: usize,
+    /// Batches in a request.
+    pub batches_per_request: usize,
+    /// 0: batches are due whole.
+    pub linger_ns: u64,
+    /// Records per second over all connections; `None`: closed loop.
+    pub rate: Option<f64>,
+    /// Distances of intended times.
+    pub spread: Spread,
+    /// Requests under way on a connection.
+    pub inflight: usize,
+    /// Distinct keys; `None` without keys.
+    pub keys: Option<u32>,
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Compression.
+    pub compression: Compression,
+    /// How often a batch is sent again.
+    pub retries: u32,
+    /// How long a request may stay unanswered.
+    pub timeout_ns: u64,
+    /// Seed of keys and arrivals.
+    pub seed: u64,
+    /// Producer connections of all threads.
+    pub connections: usize,
+    /// Version of Produce.
+    pub version: i16,
+    /// A frame without partitions.
+    pub head: Vec<u8>,
+    /// The largest batch.
+    pub template: Template,
+}
+
+/// How consumers fetch.
+#[derive(Clone, Debug)]
+pub struct FetchSetup {
+    /// Version of Fetch.
+    pub version: i16,
+    /// Least bytes.
+    pub min_bytes: i32,
+    /// Most bytes.
+    pub max_bytes: i32,
+    /// Most bytes of a partition.
+    pub partition_bytes: i32,
+    /// Longest wait, milliseconds.
+    pub wait_ms: i32,
+    /// Whether values are checked.
+    pub is_verified: bool,
+    /// The run whose records count; `None`: the first one met.
+    pub run: Option<u32>,
+}
+
+/// A producer connection to make.
+#[derive(Clone, Debug)]
+pub struct ProducerPlan {
+    /// Its number, which is the producer in payloads.
+    pub id: u32,
+    /// The broker.
+    pub address: SocketAddr,
+    /// Partitions led by it.
+    pub partitions: Vec<u32>,
+    /// Producer id and epoch, (-1, -1) without idempotence.
+    pub producer_id: (i64, i16),
+}
+
+/// A consumer connection to make.
+#[derive(Clone, Debug)]
+pub struct ConsumerPlan {
+    /// Which of the readers of each partition it is.
+    pub replica: u32,
+    /// The broker.
+    pub address: SocketAddr,
+    /// Partitions, with the offset to begin at and the one to stop at.
+    pub partitions: Vec<(u32, i64, Option<i64>)>,
+}

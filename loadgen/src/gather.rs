@@ -1,0 +1,270 @@
+//! While a load runs: intervals from the threads, readings of the broker, the live line.
+
+use crate::cost::{self, Meter, Usage};
+use crate::driver::stats::{Interval, Progress};
+use crate::driver::{Setup, Timeline};
+use crate::report::Row;
+use crate::report::text;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+const STEP: Duration = Duration::from_millis(20);
+/// Reading all threads of a JVM takes milliseconds.
+const METER_EVERY_NS: u64 = 250_000_000;
+
+/// Everything read at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// Clock of the run.
+    pub at_ns: u64,
+    /// The broker.
+    pub broker: Option<Usage>,
+    /// All CPUs of the machine.
+    pub machine_ns: u64,
+    /// Each client thread: CPU and what of it was spent spinning.
+    pub threads: Vec<(u64, u64)>,
+}
+
+/// Collects while threads work.
+#[derive(Debug)]
+pub struct Gatherer {
+    setup: Arc<Setup>,
+    progress: Vec<Arc<Progress>>,
+    intervals: Receiver<Interval>,
+    meter: Option<Meter>,
+    merged: BTreeMap<u64, Interval>,
+    readings: Vec<Reading>,
+    next_line_ns: u64,
+    last_line: (u64, u64),
+    live: Live,
+}
+
+/// Where progress goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// One line, rewritten.
+    Terminal,
+    /// A line each second.
+    Plain,
+    /// Nowhere.
+    Silent,
+}
+
+impl Live {
+    /// By what standard error is.
+    pub fn detect() -> Self {
+        if std::io::stderr().is_terminal() { Self::Terminal } else { Self::Plain }
+    }
+
+    /// Shows a line; on a terminal it replaces the last one.
+    pub fn show(self, line: &str) {
+        let mut out = std::io::stderr().lock();
+        // Progress that cannot be shown is no reason to stop.
+        let _ = match self {
+            Self::Terminal => write!(out, "\r\x1b[K{line}").and_then(|()| out.flush()),
+            Self::Plain => writeln!(out, "{line}"),
+            Self::Silent => Ok(()),
+        };
+    }
+
+    /// Ends a rewritten line.
+    pub fn end(self) {
+        if self == Self::Terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Gatherer {
+    /// Ready to collect.
+    pub fn new(
+        setup: Arc<Setup>,
+        progress: Vec<Arc<Progress>>,
+        intervals: Receiver<Interval>,
+        meter: Option<Meter>,
+        live: Live,
+    ) -> Self {
+        Self {
+            setup,
+            progress,
+            intervals,
+            meter,
+            merged: BTreeMap::new(),
+            readings: Vec::new(),
+            next_line_ns: 0,
+            last_line: (0, 0),
+            live,
+        }
+    }
+
+    fn timeline(&self) -> Timeline {
+        self.setup.timeline
+    }
+
+    /// Collects through the measured time.
+    pub fn measure(&mut self) {
+        let timeline = self.timeline();
+        let every_ns = timeline.interval_ns.max(METER_EVERY_NS);
+        let mut next_ns = timeline.measure_start_ns;
+        while !self.setup.stop.load(Ordering::Acquire) {
+            let now_ns = self.setup.clock.now_ns();
+            if now_ns >= next_ns {
+                self.read();
+                if now_ns >= timeline.measure_end_ns {
+                    return;
+                }
+                next_ns = (next_ns + every_ns).min(timeline.measure_end_ns);
+            }
+            self.step();
+            let wake_ns = next_ns.min(now_ns + STEP.as_nanos() as u64);
+            self.setup.clock.sleep_until(wake_ns);
+        }
+    }
+
+    /// Collects until `is_over` says so, or nothing that it counts has moved for `patience`.
+    /// Returns whether it was over.
+    pub fn wait_for(
+        &mut self,
+        patience: Duration,
+        is_over: impl Fn(&[Arc<Progress>]) -> bool,
+        count: impl Fn(&[Arc<Progress>]) -> u64,
+    ) -> bool {
+        let mut last = (count(&self.progress), self.setup.clock.now_ns());
+        loop {
+            if is_over(&self.progress) {
+                return true;
+            }
+            let now_ns = self.setup.clock.now_ns();
+            let counted = count(&self.progress);
+            if counted != last.0 {
+                last = (counted, now_ns);
+            }
+            if now_ns - last.1 > patience.as_nanos() as u64 {
+                return false;
+            }
+            self.step();
+            std::thread::sleep(STEP);
+        }
+    }
+
+    fn step(&mut self) {
+        while let Ok(interval) = self.intervals.try_recv() {
+            self.merge(interval);
+        }
+        let now_ns = self.setup.clock.now_ns();
+        if self.live != Live::Silent && now_ns >= self.next_line_ns {
+            self.next_line_ns = now_ns + 1_000_000_000;
+            self.show(now_ns);
+        }
+    }
+
+    fn merge(&mut self, interval: Interval) {
+        self.merged
+            .entry(interval.index)
+            .and_modify(|merged| merged.add(&interval))
+            .or_insert(interval);
+    }
+
+    fn show(&mut self, now_ns: u64) {
+        let total = |cell: fn(&Progress) -> u64| -> u64 {
+            self.progress.iter().map(|progress| cell(progress)).sum()
+        };
+        let seen = total(|progress| progress.seen.load(Ordering::Acquire));
+        let sent = total(|progress| progress.sent.load(Ordering::Acquire));
+        let errors = total(|progress| progress.errors.load(Ordering::Acquire));
+        let timeline = self.timeline();
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let phase = match now_ns {
+            now if now < timeline.measure_start_ns => "warm-up".to_owned(),
+            now if now < timeline.measure_end_ns => format!(
+                "{:.0}/{:.0} s",
+                seconds(now - timeline.measure_start_ns),
+                seconds(timeline.measure_end_ns - timeline.measure_start_ns)
+            ),
+            _ => "draining".to_owned(),
+        };
+        let (last_ns, last_sent) = self.last_line;
+        let rate = sent.saturating_sub(last_sent) as f64 / seconds(now_ns - last_ns).max(1e-3);
+        self.last_line = (now_ns, sent);
+        let times = self.merged.values().next_back().map_or_else(String::new, |interval| {
+            let times = match interval.response.count() {
+                0 => &interval.end_to_end,
+                _ => &interval.response,
+            };
+            let p = times.percentiles();
+            format!("  p50 {}  p99 {}", text::time(p.p50), text::time(p.p99))
+        });
+        let rate = text::short(rate);
+        self.live.show(&format!(
+            "{phase:>9}  {rate}/s  sent {}  verified {}{times}  errors {errors}",
+            text::short(sent as f64),
+            text::short(seen as f64),
+        ));
+    }
+
+    fn read(&mut self) {
+        let threads = self
+            .progress
+            .iter()
+            .map(|progress| {
+                let cpu_ns = cost::thread_cpu_ns(progress.thread.load(Ordering::Acquire));
+                (cpu_ns, progress.spun_ns.load(Ordering::Acquire))
+            })
+            .collect();
+        let reading = Reading {
+            at_ns: self.setup.clock.now_ns(),
+            broker: self.meter.as_mut().map(Meter::read),
+            machine_ns: cost::machine_busy_ns(),
+            threads,
+        };
+        self.readings.push(reading);
+    }
+
+    /// Whether the broker's process is still there; true without one.
+    pub fn is_broker_alive(&self) -> bool {
+        self.meter.as_ref().is_none_or(Meter::is_alive)
+    }
+
+    /// After all threads have ended: readings at the start and the end of the measured time, rows.
+    pub fn finish(mut self) -> (Option<(Reading, Reading)>, Vec<Row>) {
+        while let Ok(interval) = self.intervals.try_recv() {
+            self.merge(interval);
+        }
+        self.live.end();
+        let edges = self.readings.first().cloned().zip(self.readings.last().cloned());
+        let timeline = self.timeline();
+        let rows = self.merged.values().map(|interval| self.row(interval, &timeline)).collect();
+        (edges, rows)
+    }
+
+    fn row(&self, interval: &Interval, timeline: &Timeline) -> Row {
+        let start_ns = timeline.measure_start_ns + interval.index * timeline.interval_ns;
+        let end_ns = (start_ns + timeline.interval_ns).min(timeline.measure_end_ns);
+        let seconds = end_ns.saturating_sub(start_ns).max(1) as f64 / 1e9;
+        let after = self
+            .readings
+            .iter()
+            .position(|reading| reading.at_ns >= end_ns)
+            .unwrap_or(self.readings.len().saturating_sub(1));
+        let pair = after.checked_sub(1).map(|before| (before, after));
+        let pair = pair.and_then(|(before, after)| {
+            let (a, b) = (self.readings.get(before)?, self.readings.get(after)?);
+            Some((b.broker?.since(&a.broker?), b.at_ns - a.at_ns))
+        });
+        Row {
+            at_s: end_ns.saturating_sub(timeline.measure_start_ns) as f64 / 1e9,
+            records_per_second: interval.records as f64 / seconds,
+            bytes_per_second: interval.bytes as f64 / seconds,
+            consumed_per_second: interval.consumed as f64 / seconds,
+            errors: interval.errors,
+            response_us: interval.response.percentiles(),
+            end_to_end_us: interval.end_to_end.percentiles(),
+            broker_cpus: pair.map(|(used, ns)| used.cpu_ns as f64 / ns.max(1) as f64),
+            broker_rss_bytes: pair.map(|(used, _)| used.rss_bytes),
+        }
+    }
+}

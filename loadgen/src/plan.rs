@@ -1,0 +1,305 @@
+//! From options to connections: which topic, which leaders, who sends where and reads what.
+
+use crate::args::{FetchArgs, RunArgs, Switch, TargetArgs};
+use crate::batch::{RecordShape, Template};
+use crate::clock::{Clock, nanos, wall_ms};
+use crate::cluster::{self, Cluster, ClusterError, Leaders};
+use crate::driver::frame::PRODUCE_VERSIONS;
+use crate::driver::worker::Share;
+use crate::driver::{ConsumerPlan, FetchSetup, ProduceSetup, ProducerPlan, Setup, Timeline};
+use millrace_wire::messages::ProduceRequest;
+use millrace_wire::messages::produce_request::TopicProduceData;
+use millrace_wire::{ApiKey, Array, Writer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Versions of Fetch that name topics, and whose sessions can be left out.
+const FETCH_VERSIONS: RangeInclusive<i16> = 4..=12;
+/// More points than this make no better chart.
+const INTERVALS: u32 = 120;
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// A topic to load or read.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name.
+    pub topic: String,
+    /// It was made for this run.
+    pub is_made: bool,
+    /// Leaders of its partitions.
+    pub leaders: Leaders,
+}
+
+impl Target {
+    /// Finds the topic, or makes it.
+    pub fn find_or_make(cluster: &mut Cluster, args: &RunArgs) -> Result<Self, ClusterError> {
+        let topic = args
+            .topic
+            .clone()
+            .unwrap_or_else(|| format!("loadgen-{}-{}", wall_ms(), std::process::id()));
+        let is_made = cluster.leaders(&topic)?.is_none();
+        if is_made {
+            cluster.create_topic(&topic, args.partitions, &args.topic_config)?;
+        }
+        let leaders = cluster.wait_for_leaders(&topic)?;
+        Ok(Self { topic, is_made, leaders })
+    }
+
+    /// The offsets of all partitions, each asked of its leader; -2 the beginning, -1 the end.
+    pub fn offsets(&self, timestamp: i64) -> Result<BTreeMap<u32, i64>, ClusterError> {
+        let mut offsets = BTreeMap::new();
+        for (address, partitions) in self.by_broker() {
+            let mut broker = Cluster::connect(&address.to_string())?;
+            offsets.extend(broker.wait_for_offsets(&self.topic, &partitions, timestamp)?);
+        }
+        Ok(offsets)
+    }
+
+    /// Brokers and the partitions they lead.
+    pub fn by_broker(&self) -> BTreeMap<SocketAddr, Vec<u32>> {
+        let mut brokers: BTreeMap<SocketAddr, Vec<u32>> = BTreeMap::new();
+        for (&partition, &address) in &self.leaders.by_partition {
+            brokers.entry(address).or_default().push(partition);
+        }
+        brokers
+    }
+
+    /// Producer connections, spread over the brokers; each writes to all partitions of its broker.
+    pub fn producers(
+        &self,
+        cluster: &mut Cluster,
+        args: &RunArgs,
+    ) -> Result<Vec<ProducerPlan>, ClusterError> {
+        let brokers = self.by_broker();
+        let brokers = brokers.iter().cycle();
+        let mut plans = Vec::new();
+        for (id, (&address, partitions)) in (0..args.connections).zip(brokers) {
+            let producer_id = match args.idempotent {
+                Switch::On => cluster.producer_id()?,
+                Switch::Off => (-1, -1),
+            };
+            plans.push(ProducerPlan { id, address, partitions: partitions.clone(), producer_id });
+        }
+        Ok(plans)
+    }
+
+    /// Consumer connections: `fanout` groups of `consumers`, which share the partitions.
+    pub fn consumers(
+        &self,
+        consumers: u32,
+        fanout: u32,
+        begin: &BTreeMap<u32, i64>,
+        end: Option<&BTreeMap<u32, i64>>,
+    ) -> Vec<ConsumerPlan> {
+        let mut plans = Vec::new();
+        for replica in 0..fanout {
+            for (&address, led) in &self.by_broker() {
+                for place in 0..consumers as usize {
+                    let partitions: Vec<(u32, i64, Option<i64>)> = led
+                        .iter()
+                        .skip(place)
+                        .step_by(consumers as usize)
+                        .map(|partition| {
+                            let begin = begin.get(partition).copied().unwrap_or(0);
+                            let end = end.and_then(|end| end.get(partition).copied());
+                            (*partition, begin, end)
+                        })
+                        .collect();
+                    if !partitions.is_empty() {
+                        plans.push(ConsumerPlan { replica, address, partitions });
+                    }
+                }
+            }
+        }
+        plans
+    }
+}
+
+/// What all threads share; `run` is the identity of the run in payloads.
+pub fn setup(
+    cluster: &Cluster,
+    target: &Target,
+    args: &RunArgs,
+    run: u32,
+) -> Result<Setup, ClusterError> {
+    let version = cluster.versions().pick(ApiKey::Produce, PRODUCE_VERSIONS)?;
+    let shape = RecordShape {
+        value_bytes: args.record_bytes,
+        records_max: args.batch_records as usize,
+        keyed: args.keys > 0,
+        constant_percent: args.compressible,
+    };
+    let produce = ProduceSetup {
+        run,
+        acks: args.acks,
+        batch_records: args.batch_records as usize,
+        record_bytes: args.record_bytes,
+        batches_per_request: args.batches_per_request as usize,
+        linger_ns: (args.linger_ms * 1e6) as u64,
+        rate: args.rate,
+        spread: args.spread,
+        inflight: args.inflight as usize,
+        keys: (args.keys > 0).then_some(args.keys),
+        partitions: target.leaders.by_partition.len() as u32,
+        compression: args.codec.compression(),
+        retries: args.retries,
+        timeout_ns: nanos(args.timeout),
+        seed: args.seed,
+        connections: args.connections as usize,
+        version,
+        head: produce_head(&target.topic, args, version)?,
+        template: Template::new(shape, args.seed),
+    };
+    let clock = Clock::start();
+    // Connecting takes well under a millisecond a connection on any host worth measuring.
+    let lead = Duration::from_millis(100 + u64::from(args.connections));
+    let timeline = timeline(nanos(lead), args.warmup, args.duration);
+    let fetch = fetch_setup(cluster, &args.fetch, Some(run))?;
+    Ok(assemble(clock, &args.target, &target.topic, timeline, Some(produce), fetch))
+}
+
+/// A setup of readers only.
+pub fn reading_setup(
+    cluster: &Cluster,
+    target: &Target,
+    args: (&TargetArgs, &FetchArgs),
+    run: Option<u32>,
+    duration: Duration,
+) -> Result<Setup, ClusterError> {
+    let timeline = timeline(0, Duration::ZERO, duration);
+    let fetch = fetch_setup(cluster, args.1, run)?;
+    Ok(assemble(Clock::start(), args.0, &target.topic, timeline, None, fetch))
+}
+
+fn assemble(
+    clock: Clock,
+    args: &TargetArgs,
+    topic: &str,
+    timeline: Timeline,
+    produce: Option<ProduceSetup>,
+    fetch: FetchSetup,
+) -> Setup {
+    Setup {
+        clock,
+        wall_ms_at_zero: wall_ms() - (clock.now_ns() / 1_000_000) as i64,
+        topic: topic.to_owned(),
+        timeline,
+        tcp_congestion: args.tcp_congestion.clone(),
+        spin_ns: args.spin_us * 1000,
+        produce,
+        fetch,
+        stop: AtomicBool::new(false),
+    }
+}
+
+fn timeline(start_ns: u64, warmup: Duration, duration: Duration) -> Timeline {
+    let measure_start_ns = start_ns + nanos(warmup);
+    Timeline {
+        start_ns,
+        measure_start_ns,
+        measure_end_ns: measure_start_ns + nanos(duration),
+        interval_ns: nanos((duration / INTERVALS).max(INTERVAL_MIN)),
+    }
+}
+
+fn fetch_setup(
+    cluster: &Cluster,
+    args: &FetchArgs,
+    run: Option<u32>,
+) -> Result<FetchSetup, ClusterError> {
+    Ok(FetchSetup {
+        version: cluster.versions().pick(ApiKey::Fetch, FETCH_VERSIONS)?,
+        min_bytes: args.fetch_min_bytes,
+        max_bytes: args.fetch_max_bytes,
+        partition_bytes: args.fetch_partition_bytes,
+        wait_ms: args.fetch_wait_ms,
+        is_verified: args.verify == Switch::On,
+        run,
+    })
+}
+
+/// A produce request without partitions: it ends with their number.
+fn produce_head(topic: &str, args: &RunArgs, version: i16) -> Result<Vec<u8>, ClusterError> {
+    let topic = TopicProduceData { name: topic, ..Default::default() };
+    let request = ProduceRequest {
+        acks: args.acks.code(),
+        timeout_ms: i32::try_from(args.timeout.as_millis()).unwrap_or(i32::MAX),
+        topic_data: Array::from(vec![topic]),
+        ..Default::default()
+    };
+    let mut writer = Writer::new();
+    cluster::encode_frame(&mut writer, &request, version, 0)?;
+    Ok(writer.into_vec())
+}
+
+/// Deals connections to one thread per CPU; producers from the front, consumers from the back.
+pub fn deal(
+    cpus: &[usize],
+    producers: Vec<ProducerPlan>,
+    consumers: Vec<ConsumerPlan>,
+) -> Vec<Share> {
+    let distinct: BTreeSet<usize> = cpus.iter().copied().collect();
+    let mut shares: Vec<Share> = if distinct.is_empty() {
+        vec![Share { cpu: None, producers: Vec::new(), consumers: Vec::new() }]
+    } else {
+        let share = |cpu| Share { cpu: Some(cpu), producers: Vec::new(), consumers: Vec::new() };
+        distinct.into_iter().map(share).collect()
+    };
+    let count = shares.len();
+    for (place, plan) in producers.into_iter().enumerate() {
+        shares[place % count].producers.push(plan);
+    }
+    for (place, plan) in consumers.into_iter().enumerate() {
+        shares[count - 1 - place % count].consumers.push(plan);
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(leaders: &[(u32, &str)]) -> Target {
+        let by_partition = leaders
+            .iter()
+            .map(|&(partition, address)| (partition, address.parse().expect("an address")))
+            .collect();
+        Target { topic: "t".to_owned(), is_made: true, leaders: Leaders { by_partition } }
+    }
+
+    #[test]
+    fn every_partition_has_one_reader_in_each_group() {
+        let (a, b) = ("127.0.0.1:1", "127.0.0.1:2");
+        let target = target(&[(0, a), (1, b), (2, a), (3, b), (4, a)]);
+        let begin = BTreeMap::from([(4, 7)]);
+        for (consumers, fanout, connections) in [(1, 1, 2), (2, 1, 4), (3, 2, 10), (9, 1, 5)] {
+            let plans = target.consumers(consumers, fanout, &begin, None);
+            assert_eq!(plans.len(), connections, "{consumers} {fanout}");
+            for replica in 0..fanout {
+                let mut read: Vec<(u32, i64, Option<i64>)> = plans
+                    .iter()
+                    .filter(|plan| plan.replica == replica)
+                    .flat_map(|plan| plan.partitions.clone())
+                    .collect();
+                read.sort_unstable();
+                let expected = [(0, 0), (1, 0), (2, 0), (3, 0), (4, 7)];
+                assert_eq!(read, expected.map(|(partition, at)| (partition, at, None)));
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_dealt_to_each_cpu_once() {
+        let plan = ConsumerPlan {
+            replica: 0,
+            address: "127.0.0.1:1".parse().expect("an address"),
+            partitions: Vec::new(),
+        };
+        let shares = deal(&[3, 1, 3], Vec::new(), vec![plan.clone(), plan.clone(), plan]);
+        let dealt: Vec<_> = shares.iter().map(|share| (share.cpu, share.consumers.len())).collect();
+        assert_eq!(dealt, [(Some(1), 1), (Some(3), 2)]);
+    }
+}

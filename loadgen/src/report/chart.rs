@@ -1,0 +1,238 @@
+//! Line charts as inline SVG: axes with units, a legend, values on hover, no script.
+
+use std::fmt::Write;
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 70.0;
+const RIGHT: f64 = 16.0;
+const TOP: f64 = 34.0;
+const BOTTOM: f64 = 44.0;
+/// Okabe and Ito's palette, which colour-blind people can tell apart; dashes help in print.
+const STYLES: [(&str, &str); 4] =
+    [("#0072b2", ""), ("#d55e00", "6 3"), ("#009e73", "2 2"), ("#cc79a7", "9 3 2 3")];
+
+/// How a coordinate is spread over its axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// From 0.
+    Linear,
+    /// Powers of ten.
+    Log,
+    /// Quantiles by the number of nines: 0, 0.9, 0.99 ...
+    Nines,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// In the legend.
+    pub name: String,
+    /// (x, y).
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// Above it.
+    pub title: String,
+    /// Below it, with the unit.
+    pub x_label: String,
+    /// How x is spread.
+    pub x_scale: Scale,
+    /// How y is spread.
+    pub y_scale: Scale,
+    /// A y in words, with the unit.
+    pub y_words: fn(f64) -> String,
+    /// An x in words.
+    pub x_words: fn(f64) -> String,
+    /// The lines; those without points are left out.
+    pub series: Vec<Series>,
+}
+
+struct Axis {
+    scale: Scale,
+    low: f64,
+    high: f64,
+}
+
+impl Axis {
+    fn new(scale: Scale, values: impl Iterator<Item = f64>) -> Self {
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values {
+            (low, high) = (low.min(value), high.max(value));
+        }
+        match scale {
+            Scale::Linear => Self { scale, low: 0.0, high: nice(high.max(1e-9)) },
+            Scale::Log => {
+                let low = low.max(1e-3).log10().floor();
+                let high = high.max(1e-3).log10().ceil().max(low + 1.0);
+                Self { scale, low, high }
+            }
+            Scale::Nines => Self { scale, low: 0.0, high: nines(high).ceil().max(1.0) },
+        }
+    }
+
+    /// 0 to 1.
+    fn place(&self, value: f64) -> f64 {
+        let value = match self.scale {
+            Scale::Linear => value,
+            Scale::Log => value.max(1e-3).log10(),
+            Scale::Nines => nines(value),
+        };
+        ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+    }
+
+    fn ticks(&self) -> Vec<f64> {
+        match self.scale {
+            Scale::Linear => (0..=4).map(|step| self.high * f64::from(step) / 4.0).collect(),
+            Scale::Log => (self.low as i32..=self.high as i32).map(|n| 10_f64.powi(n)).collect(),
+            Scale::Nines => (0..=self.high as i32).map(|n| 1.0 - 10_f64.powi(-n)).collect(),
+        }
+    }
+}
+
+fn nines(quantile: f64) -> f64 {
+    -(1.0 - quantile).max(1e-12).log10()
+}
+
+/// The next 1, 2, 2.5 or 5 times a power of ten.
+fn nice(value: f64) -> f64 {
+    let power = 10_f64.powf(value.log10().floor());
+    let factor = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|f| f * power >= value * 0.9999);
+    factor.unwrap_or(10.0) * power
+}
+
+impl Chart {
+    /// The SVG element; a sentence when there is nothing to draw.
+    pub fn svg(&self) -> String {
+        let drawn: Vec<&Series> =
+            self.series.iter().filter(|series| !series.points.is_empty()).collect();
+        if drawn.is_empty() {
+            return format!("<p class=none>{}: no samples.</p>\n", escape(&self.title));
+        }
+        let all = || drawn.iter().flat_map(|series| series.points.iter());
+        let x = Axis::new(self.x_scale, all().map(|point| point.0));
+        let y = Axis::new(self.y_scale, all().map(|point| point.1));
+        let mut svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"{0}\">\
+             <text x={LEFT} y=16 class=title>{0}</text>\n",
+            escape(&self.title)
+        );
+        self.draw_axes(&mut svg, &x, &y);
+        for (index, series) in drawn.iter().enumerate() {
+            self.draw_series(&mut svg, &x, &y, index, series);
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+
+    fn draw_axes(&self, svg: &mut String, x: &Axis, y: &Axis) {
+        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        for tick in y.ticks() {
+            let at = y_at(y, tick);
+            let words = escape(&(self.y_words)(tick));
+            let _ = writeln!(
+                svg,
+                "<path d=\"M{LEFT} {at:.1}H{right}\" class=grid />\
+                 <text x={:.1} y={:.1} class=ytick>{words}</text>",
+                LEFT - 6.0,
+                at + 4.0
+            );
+        }
+        for tick in x.ticks() {
+            let at = x_at(x, tick);
+            let words = escape(&(self.x_words)(tick));
+            let _ = writeln!(
+                svg,
+                "<path d=\"M{at:.1} {TOP}V{bottom}\" class=grid />\
+                 <text x={at:.1} y={:.1} class=xtick>{words}</text>",
+                bottom + 16.0
+            );
+        }
+        let middle = (LEFT + right) / 2.0;
+        let label = escape(&self.x_label);
+        let _ =
+            writeln!(svg, "<text x={middle:.1} y={:.1} class=xtick>{label}</text>", HEIGHT - 8.0);
+    }
+
+    fn draw_series(&self, svg: &mut String, x: &Axis, y: &Axis, index: usize, series: &Series) {
+        let (colour, dashes) = STYLES[index % STYLES.len()];
+        let name = escape(&series.name);
+        let mut path = String::new();
+        let mut hover = String::new();
+        for (place, &(px, py)) in series.points.iter().enumerate() {
+            let (cx, cy) = (x_at(x, px), y_at(y, py));
+            let letter = if place == 0 { 'M' } else { 'L' };
+            let _ = write!(path, "{letter}{cx:.1} {cy:.1}");
+            let words = format!("{name}: {} at {}", (self.y_words)(py), (self.x_words)(px));
+            let _ = write!(
+                hover,
+                "<circle cx={cx:.1} cy={cy:.1} r=5><title>{}</title></circle>",
+                escape(&words)
+            );
+        }
+        let legend_x = WIDTH - RIGHT - 118.0 * (index as f64 + 1.0);
+        let _ = writeln!(
+            svg,
+            "<path d=\"{path}\" class=line stroke=\"{colour}\" stroke-dasharray=\"{dashes}\" />\
+             <path d=\"M{legend_x} 12h22\" class=line stroke=\"{colour}\" \
+             stroke-dasharray=\"{dashes}\" /><text x={:.1} y=16 class=legend>{name}</text>\n\
+             <g class=hover>{hover}</g>",
+            legend_x + 28.0
+        );
+    }
+}
+
+fn x_at(axis: &Axis, value: f64) -> f64 {
+    LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT)
+}
+
+fn y_at(axis: &Axis, value: f64) -> f64 {
+    HEIGHT - BOTTOM - axis.place(value) * (HEIGHT - TOP - BOTTOM)
+}
+
+/// Text made safe for HTML.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_hold_all_values_and_end_at_round_numbers() {
+        let rows: [(Scale, &[f64], f64, f64); 5] = [
+            (Scale::Linear, &[3.0, 17.0], 0.0, 20.0),
+            (Scale::Linear, &[0.0], 0.0, 1e-9),
+            (Scale::Log, &[30.0, 4_000.0], 1.0, 4.0),
+            (Scale::Log, &[10.0], 1.0, 2.0),
+            (Scale::Nines, &[0.0, 0.9993], 0.0, 4.0),
+        ];
+        for (scale, values, low, high) in rows {
+            let axis = Axis::new(scale, values.iter().copied());
+            assert!((axis.low - low).abs() < 1e-9 && (axis.high - high).abs() < 1e-9);
+            assert!(values.iter().all(|value| (0.0..=1.0).contains(&axis.place(*value))));
+        }
+    }
+
+    #[test]
+    fn a_chart_names_its_series_and_every_point() {
+        let mut chart = Chart {
+            title: "a < b".to_owned(),
+            x_label: "time, s".to_owned(),
+            x_scale: Scale::Linear,
+            y_scale: Scale::Log,
+            y_words: |y| format!("{y} us"),
+            x_words: |x| format!("{x} s"),
+            series: vec![Series { name: "p50".to_owned(), points: vec![(1.0, 10.0), (2.0, 70.0)] }],
+        };
+        let svg = chart.svg();
+        assert!(svg.contains("a &lt; b") && svg.contains("p50: 70 us at 2 s"));
+        assert_eq!(svg.matches("<circle").count(), 2);
+        chart.series.clear();
+        assert!(chart.svg().contains("no samples"));
+    }
+}

@@ -1,0 +1,362 @@
+//! One run from its options to its report: prepare, load, drain, read back, judge.
+
+use crate::args::RunArgs;
+use crate::clock;
+use crate::cluster::{Cluster, ClusterError};
+use crate::cost::Meter;
+use crate::driver::stats::{Progress, Stats};
+use crate::driver::worker::{self, Harvest, Share, WorkerError};
+use crate::driver::{ConsumerPlan, ProducerPlan, Setup};
+use crate::gather::{Gatherer, Live, Reading};
+use crate::judge::{Circumstances, judge};
+use crate::machine::{Facts, Noise};
+use crate::plan::{self, Target};
+use crate::report::{BrokerCost, Outcome, Report, Row};
+use crate::verify::{Integrity, SentStream, Tracker, settle};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// Readers that see nothing new for this long are given up.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum RunError {
+    #[error("{0}")]
+    Options(String),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error("--pid {0}: no such process")]
+    Pid(u32),
+    #[error("{path}: {source}")]
+    Write { path: String, source: std::io::Error },
+}
+
+/// Whose CPU is counted as the broker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokerProcess {
+    /// Unknown, perhaps on another host.
+    None,
+    /// A process of this host.
+    Pid(u32),
+    /// All threads of this process but the load's.
+    Embedded,
+}
+
+impl BrokerProcess {
+    /// From `--pid`.
+    pub fn from_option(pid: Option<u32>) -> Self {
+        pid.map_or(Self::None, Self::Pid)
+    }
+}
+
+/// What surrounds a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Whose CPU is the broker's.
+    pub broker: BrokerProcess,
+    /// Where progress goes.
+    pub live: Live,
+    /// The folder for the report, which exists.
+    pub folder: &'a Path,
+    /// The command line, to repeat it.
+    pub command: &'a str,
+}
+
+/// Threads at work.
+#[derive(Debug)]
+pub struct Crew {
+    /// What they share.
+    pub setup: Arc<Setup>,
+    threads: Vec<thread::JoinHandle<Result<Harvest, WorkerError>>>,
+}
+
+/// Starts one thread a share; returns when all are connected or have failed.
+pub fn start(
+    setup: Setup,
+    shares: Vec<Share>,
+    broker: BrokerProcess,
+    live: Live,
+) -> Result<(Crew, Gatherer), RunError> {
+    let setup = Arc::new(setup);
+    let ready = Arc::new(Barrier::new(shares.len() + 1));
+    let (send, receive) = mpsc::channel();
+    let mut threads = Vec::new();
+    let mut progress = Vec::new();
+    for share in shares {
+        let cell = Arc::new(Progress::default());
+        progress.push(Arc::clone(&cell));
+        let (setup, ready, send) = (Arc::clone(&setup), Arc::clone(&ready), send.clone());
+        threads.push(thread::spawn(move || worker::run(setup, share, cell, send, &ready)));
+    }
+    ready.wait();
+    let meter = match broker {
+        BrokerProcess::None => None,
+        BrokerProcess::Pid(pid) => Some(Meter::of_process(pid).ok_or(RunError::Pid(pid))?),
+        BrokerProcess::Embedded => {
+            let own = progress.iter().map(|cell| cell.thread.load(Ordering::Acquire));
+            let main = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+            Some(Meter::of_this_process_without(own.chain([main])))
+        }
+    };
+    let gatherer = Gatherer::new(Arc::clone(&setup), progress, receive, meter, live);
+    Ok((Crew { setup, threads }, gatherer))
+}
+
+impl Crew {
+    /// Ends all threads and takes what they have.
+    pub fn stop(self) -> Result<Vec<Harvest>, RunError> {
+        self.setup.stop.store(true, Ordering::Release);
+        let joined = self.threads.into_iter().map(|thread| thread.join());
+        let harvests: Result<Vec<Harvest>, WorkerError> =
+            joined.map(|joined| joined.expect("a panic of a thread ends the program")).collect();
+        Ok(harvests?)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.threads.iter().any(thread::JoinHandle::is_finished)
+    }
+}
+
+/// Takes a load through all its phases.
+pub fn run(args: &RunArgs, around: Surroundings<'_>) -> Result<Outcome, RunError> {
+    args.check().map_err(RunError::Options)?;
+    worker::pin(&args.target.cpus)?;
+    let started = clock::wall_ms();
+    let noise_before = Noise::probe(around.folder);
+    let mut cluster = Cluster::connect(&args.target.bootstrap)?;
+    let target = Target::find_or_make(&mut cluster, args)?;
+    let result = load(&mut cluster, &target, args, around);
+    if target.is_made && !args.keep_topic {
+        let deleted = cluster.delete_topic(&target.topic);
+        // The first failure is the one to tell.
+        if result.is_ok() {
+            deleted?;
+        }
+    }
+    let loaded = result?;
+    let noise_after = Noise::probe(around.folder);
+    Ok(conclude(args, around, loaded, started, [noise_before, noise_after]))
+}
+
+/// What a load leaves behind.
+struct Loaded {
+    stats: Stats,
+    integrity: Integrity,
+    sent: u64,
+    edges: Option<(Reading, Reading)>,
+    rows: Vec<Row>,
+    about: Circumstances,
+}
+
+fn load(
+    cluster: &mut Cluster,
+    target: &Target,
+    args: &RunArgs,
+    around: Surroundings<'_>,
+) -> Result<Loaded, RunError> {
+    let producers = target.producers(cluster, args)?;
+    check_fit(args, &producers)?;
+    let begin = target.offsets(-1)?;
+    let consumers = target.consumers(args.consumers, args.fanout, &begin, None);
+    let has_tail = !consumers.is_empty();
+    // Identity of the run among others in the topic; not from the seed, so that a repetition into
+    // the same topic is another run.
+    let run = fastrand::Rng::with_seed(clock::wall_ms() as u64 ^ args.seed).u32(..);
+    let setup = plan::setup(cluster, target, args, run)?;
+    let shares = plan::deal(&args.target.cpus, producers, consumers);
+    let (crew, mut gatherer) = start(setup, shares, around.broker, around.live)?;
+    if !crew.has_failed() {
+        gatherer.measure();
+    }
+    let sum = |progress: &[Arc<Progress>], cell: fn(&Progress) -> u64| -> u64 {
+        progress.iter().map(|progress| cell(progress)).sum()
+    };
+    let has_failed = crew.has_failed();
+    gatherer.wait_for(
+        args.timeout + DRAIN_PATIENCE,
+        |progress| has_failed || progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire)),
+        |progress| sum(progress, |p| p.acked.load(Ordering::Acquire)),
+    );
+    let is_drained = !has_tail
+        || gatherer.wait_for(
+            DRAIN_PATIENCE,
+            |progress| {
+                let sent = sum(progress, |p| p.sent.load(Ordering::Acquire));
+                let uncertain = sum(progress, |p| p.uncertain.load(Ordering::Acquire));
+                let seen = sum(progress, |p| p.seen.load(Ordering::Acquire));
+                has_failed || seen >= (sent - uncertain) * u64::from(args.fanout)
+            },
+            |progress| sum(progress, |p| p.seen.load(Ordering::Acquire)),
+        );
+    let harvests = crew.stop()?;
+    let has_broker_ended = !gatherer.is_broker_alive();
+    let (edges, rows) = gatherer.finish();
+    let (mut stats, sent, mut seen) = merge(harvests);
+    if !has_tail {
+        let plans = target.consumers(1, 1, &begin, Some(&target.offsets(-1)?));
+        let (read, trackers) = read_back(cluster, target, args, run, plans, around.live)?;
+        stats.errors.extend(read.errors);
+        seen = trackers;
+    }
+    let about = Circumstances {
+        is_drain_cut: !is_drained,
+        connections_lost: stats.connections_lost,
+        has_broker_ended,
+    };
+    let is_verified = args.fetch.verify == crate::args::Switch::On;
+    let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
+    let sent = sent.iter().map(|stream| stream.sent).sum();
+    Ok(Loaded { stats, integrity, sent, edges, rows, about })
+}
+
+fn check_fit(args: &RunArgs, producers: &[ProducerPlan]) -> Result<(), RunError> {
+    let fewest = producers.iter().map(|plan| plan.partitions.len()).min().unwrap_or(0);
+    if fewest < args.batches_per_request as usize {
+        return Err(RunError::Options(format!(
+            "--batches-per-request {} needs as many partitions on one broker; there are {fewest}",
+            args.batches_per_request
+        )));
+    }
+    Ok(())
+}
+
+/// Reads what a run has written, after it.
+fn read_back(
+    cluster: &Cluster,
+    target: &Target,
+    args: &RunArgs,
+    run: u32,
+    plans: Vec<ConsumerPlan>,
+    live: Live,
+) -> Result<(Stats, Vec<(u32, Tracker)>), RunError> {
+    let options = (&args.target, &args.fetch);
+    let forever = Duration::from_secs(3600);
+    let setup = plan::reading_setup(cluster, target, options, Some(run), forever)?;
+    let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
+    let (crew, mut gatherer) = start(setup, shares, BrokerProcess::None, live)?;
+    gatherer.wait_for(
+        DRAIN_PATIENCE,
+        |progress| progress.iter().all(|p| p.is_done_reading.load(Ordering::Acquire)),
+        |progress| progress.iter().map(|p| p.seen.load(Ordering::Acquire)).sum(),
+    );
+    let harvests = crew.stop()?;
+    gatherer.finish();
+    let (stats, _, seen) = merge(harvests);
+    Ok((stats, seen))
+}
+
+/// One account of all threads.
+pub fn merge(harvests: Vec<Harvest>) -> (Stats, Vec<SentStream>, Vec<(u32, Tracker)>) {
+    let mut harvests = harvests.into_iter();
+    let Harvest { mut stats, mut sent, mut seen } =
+        harvests.next().expect("there is at least one thread");
+    for harvest in harvests {
+        stats.add(&harvest.stats);
+        sent.extend(harvest.sent);
+        seen.extend(harvest.seen);
+    }
+    (stats, sent, seen)
+}
+
+/// Compares what was sent with what each group of readers saw; a record is verified when all did.
+fn settle_all(seen: Vec<(u32, Tracker)>, sent: &[SentStream]) -> Integrity {
+    let mut groups: BTreeMap<u32, Vec<Tracker>> = BTreeMap::new();
+    for (replica, tracker) in seen {
+        groups.entry(replica).or_default().push(tracker);
+    }
+    let found: Vec<Integrity> = groups.values().map(|group| settle(group, sent)).collect();
+    let mut total = Integrity::default();
+    found.iter().for_each(|integrity| total.add(integrity));
+    total.verified = found.iter().map(|integrity| integrity.verified).min().unwrap_or(0);
+    total
+}
+
+fn conclude(
+    args: &RunArgs,
+    around: Surroundings<'_>,
+    loaded: Loaded,
+    started: i64,
+    noise: [Noise; 2],
+) -> Outcome {
+    let Loaded { stats, integrity, sent, edges, rows, about } = loaded;
+    let seconds = args.duration.as_secs_f64();
+    let per = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
+    let (broker, client, others) = edges.map_or((None, 0.0, None), |edges| costs(&edges));
+    let [year, month, day, hour, minute, second] = clock::utc(started);
+    let mut report = Report {
+        valid: false,
+        invalid_reasons: Vec::new(),
+        notes: Vec::new(),
+        records_per_second: stats.records as f64 / seconds,
+        bytes_per_second: stats.bytes as f64 / seconds,
+        errors: stats.errors.values().sum(),
+        errors_by_code: stats
+            .errors
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(failure, count)| (failure.name(), *count))
+            .collect(),
+        retries: stats.retries,
+        records_verified: integrity.verified,
+        records_sent: sent,
+        integrity,
+        records_per_batch: per(stats.records, stats.batches),
+        batches_per_request: per(stats.batches, stats.requests),
+        bytes_per_request: per(stats.request_bytes, stats.requests),
+        response_us: stats.response.percentiles(),
+        service_us: stats.service.percentiles(),
+        end_to_end_us: stats.end_to_end.percentiles(),
+        broker_cpu_us_per_record: broker
+            .filter(|_| stats.records > 0)
+            .map(|broker| broker.cpu_s * 1e6 / stats.records as f64),
+        broker_cpu_s_per_gb: broker
+            .filter(|_| stats.bytes > 0)
+            .map(|broker| broker.cpu_s * 1e9 / stats.bytes as f64),
+        broker,
+        client_cpu_fraction: client,
+        schedule_lag_us: stats.lag.quantile_us(0.99),
+        schedule_lag_percentiles_us: stats.lag.percentiles(),
+        other_cpus_busy: others,
+        consumed_per_second: stats.consumed as f64 / seconds,
+        measured_seconds: seconds,
+        configuration: serde_json::to_value(args).unwrap_or_default(),
+        machine: Facts::read(),
+        noise_before: noise[0],
+        noise_after: noise[1],
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: around.command.to_owned(),
+        seed: args.seed,
+        started: format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"),
+        intervals: rows,
+    };
+    (report.invalid_reasons, report.notes) = judge(&report, args, about);
+    report.valid = report.invalid_reasons.is_empty();
+    let Stats { response, service, end_to_end, .. } = stats;
+    Outcome { report, response, service, end_to_end }
+}
+
+/// Cost of the broker, share of a CPU of the busiest client thread, CPUs kept busy by others.
+pub fn costs((first, last): &(Reading, Reading)) -> (Option<BrokerCost>, f64, Option<f64>) {
+    let ns = last.at_ns.saturating_sub(first.at_ns).max(1) as f64;
+    let used = first.broker.zip(last.broker).map(|(first, last)| last.since(&first));
+    let busy = |&((cpu, spun), (cpu_end, spun_end)): &((u64, u64), (u64, u64))| {
+        let cpu_ns = cpu_end.saturating_sub(cpu);
+        (cpu_ns, cpu_ns.saturating_sub(spun_end.saturating_sub(spun)))
+    };
+    let threads: Vec<(u64, u64)> =
+        first.threads.iter().copied().zip(last.threads.iter().copied()).map(|t| busy(&t)).collect();
+    let client = threads.iter().map(|thread| thread.1).max().unwrap_or(0) as f64 / ns;
+    let client_total: u64 = threads.iter().map(|thread| thread.0).sum();
+    let machine = last.machine_ns.saturating_sub(first.machine_ns);
+    let others = used
+        .map(|used| machine.saturating_sub(used.cpu_ns).saturating_sub(client_total) as f64 / ns);
+    (used.map(|used| BrokerCost::new(&used, ns / 1e9)), client, others)
+}
