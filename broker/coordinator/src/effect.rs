@@ -10,7 +10,8 @@ use millrace_wire::{ErrorCode, Uuid};
 pub struct Now {
     /// Milliseconds of a clock that never goes back: timeouts are measured on it.
     pub monotonic_ms: u64,
-    /// Milliseconds since 1970: commits and states are stamped with it, retention is measured on it.
+    /// Milliseconds since 1970: commits and states are stamped with it, retention is measured on
+    /// it.
     pub wall_ms: i64,
 }
 

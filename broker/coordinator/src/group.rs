@@ -74,6 +74,8 @@ pub(crate) struct Group {
     pub(crate) pending_members: BTreeMap<Arc<str>, u64>,
     /// Members of this generation that have not sent SyncGroup.
     pub(crate) awaited_syncs: BTreeSet<Arc<str>>,
+    /// The generation whose assignment is being written.
+    pub(crate) assigning: Option<i32>,
     /// How many members offer each protocol.
     pub(crate) offered: BTreeMap<Arc<str>, usize>,
     /// Invariant: the number of members whose `join` waits.
@@ -87,8 +89,10 @@ pub(crate) struct Group {
     pub(crate) offsets: Offsets,
     /// Batches of this group that are not written yet.
     pub(crate) writes_in_flight: usize,
-    /// A record about the group may be in the log.
+    /// A record about the group, beside its offsets, may be in the log.
     pub(crate) is_stored: bool,
+    /// How often that record was written or removed since the group is in memory.
+    pub(crate) metadata_writes: u64,
     /// It is being replayed: no timer runs yet.
     pub(crate) is_loading: bool,
     /// Memory of the members, see [`crate::limits`].
@@ -111,6 +115,7 @@ impl Group {
             static_members: BTreeMap::new(),
             pending_members: BTreeMap::new(),
             awaited_syncs: BTreeSet::new(),
+            assigning: None,
             offered: BTreeMap::new(),
             joining: 0,
             subscribed: None,
@@ -120,6 +125,7 @@ impl Group {
             offsets: Offsets::default(),
             writes_in_flight: 0,
             is_stored: false,
+            metadata_writes: 0,
             is_loading: false,
             member_bytes: 0,
             wake_at_ms: None,

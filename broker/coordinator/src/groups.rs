@@ -7,22 +7,20 @@ use millrace_wire::ErrorCode;
 
 use crate::config::GroupsConfig;
 use crate::effect::{
-    Answer, CommitAnswer, CommittedTopic, DeleteOffsetsAnswer, Effect, JoinAnswer, Now, PersistId,
-    SyncAnswer, WaiterId,
+    Answer, CommitAnswer, Effect, JoinAnswer, Now, PersistId, SyncAnswer, WaiterId,
 };
 use crate::group::{Group, State};
 use crate::offsets::{Offsets, refused_commit};
 use crate::pending::{Pending, PendingWrites, Step};
-use crate::record;
 use crate::request::{
-    CommitRequest, CommitTopic, DescribedGroup, JoinRequest, LeaveAnswer, LeavingMember,
-    LeftMember, ListedGroup, MemberRequest, SyncRequest,
+    CommitRequest, DescribedGroup, JoinRequest, LeaveAnswer, LeavingMember, LeftMember,
+    ListedGroup, MemberRequest, SyncRequest,
 };
 
 /// The groups whose partitions of `__consumer_offsets` this broker leads, or some of them.
 ///
-/// Every request that comes with a [`WaiterId`] is answered by exactly one [`Effect::Reply`], now or
-/// later, unless it is cancelled.
+/// Every request that comes with a [`WaiterId`] is answered by exactly one [`Effect::Reply`], now
+/// or later, unless it is cancelled.
 #[derive(Debug)]
 pub struct Groups {
     pub(crate) config: GroupsConfig,
@@ -30,7 +28,7 @@ pub struct Groups {
     /// When to look at which group. Invariant: the entries are the groups' `wake_at_ms`, and none
     /// is later than the group's next deadline. Heartbeats move deadlines without touching this.
     timers: BTreeSet<(u64, Arc<str>)>,
-    pending: PendingWrites,
+    pub(crate) pending: PendingWrites,
     /// Requests that are not answered yet, and their groups.
     parked: HashMap<WaiterId, Arc<str>>,
     /// Invariant: the sum of the groups' `bytes()`.
@@ -130,7 +128,7 @@ impl Groups {
         }
     }
 
-    fn park(&mut self, waiter: WaiterId, group_id: &Arc<str>) {
+    pub(crate) fn park(&mut self, waiter: WaiterId, group_id: &Arc<str>) {
         let before = self.parked.insert(waiter, group_id.clone());
         assert!(before.is_none(), "waiter ids are unique among parked requests");
     }
@@ -260,87 +258,6 @@ impl Groups {
             .collect()
     }
 
-    /// DeleteGroups for one group: it and its offsets go, if it has no members.
-    pub fn delete(&mut self, now: Now, waiter: WaiterId, group_id: &str) -> Vec<Effect> {
-        let refuse = |error| vec![Effect::Reply { waiter, answer: Answer::Delete(error) }];
-        let Some(group) = self.groups.get(group_id) else {
-            return refuse(ErrorCode::GROUP_ID_NOT_FOUND);
-        };
-        if group.state != State::Empty {
-            return refuse(ErrorCode::NON_EMPTY_GROUP);
-        }
-        let id = group.id.clone();
-        // Commits that are being written come before these tombstones in the log.
-        let mut removed: BTreeSet<(Arc<str>, i32)> = group.offsets.keys().collect();
-        removed.extend(self.pending.commits_of(&id));
-        self.park(waiter, &id);
-        let reply = Some((waiter, Answer::Delete(ErrorCode::NONE)));
-        self.act(now, &id, |group, step| {
-            group.persist_removal(step, reply, removed.into_iter().collect(), true);
-        })
-    }
-
-    /// OffsetDelete: only of topics that the group does not read.
-    pub fn delete_offsets(
-        &mut self,
-        now: Now,
-        waiter: WaiterId,
-        group_id: &str,
-        topics: &[CommitTopic<'_>],
-    ) -> Vec<Effect> {
-        let reply = |error, topics| {
-            let answer = Answer::DeleteOffsets(DeleteOffsetsAnswer { error, topics });
-            vec![Effect::Reply { waiter, answer }]
-        };
-        let Some(group) = self.groups.get(group_id) else {
-            return reply(ErrorCode::GROUP_ID_NOT_FOUND, Vec::new());
-        };
-        if group.state != State::Empty && !group.is_consumer() {
-            return reply(ErrorCode::NON_EMPTY_GROUP, Vec::new());
-        }
-        let Answer::Commit(CommitAnswer { topics: mut answered }) =
-            refused_commit(topics, ErrorCode::NONE)
-        else {
-            unreachable!("`refused_commit` makes a commit answer");
-        };
-        let mut removed = Vec::new();
-        for CommittedTopic { name, partitions, .. } in &mut answered {
-            for (partition, error) in partitions {
-                if *error == ErrorCode::NONE && group.is_subscribed_to(name) {
-                    *error = ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC;
-                } else if *error == ErrorCode::NONE && group.offsets.get(name, *partition).is_some()
-                {
-                    removed.push((name.clone(), *partition));
-                }
-            }
-        }
-        if removed.is_empty() {
-            return reply(ErrorCode::NONE, answered);
-        }
-        let id = group.id.clone();
-        self.park(waiter, &id);
-        let answer = DeleteOffsetsAnswer { error: ErrorCode::NONE, topics: answered };
-        let reply = Some((waiter, Answer::DeleteOffsets(answer)));
-        self.act(now, &id, |group, step| group.persist_removal(step, reply, removed, false))
-    }
-
-    /// Topics are gone: so are the offsets committed for them.
-    pub fn topics_deleted(&mut self, now: Now, topics: &[&str]) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for id in self.groups.keys().cloned().collect::<Vec<_>>() {
-            let group = self.groups.get(&id).expect("its key was just read");
-            let mut removed: BTreeSet<(Arc<str>, i32)> = group.offsets.keys().collect();
-            removed.extend(self.pending.commits_of(&id));
-            removed.retain(|(topic, _)| topics.contains(&&**topic));
-            if !removed.is_empty() {
-                effects.extend(self.act(now, &id, |group, step| {
-                    group.persist_removal(step, None, removed.into_iter().collect(), false);
-                }));
-            }
-        }
-        effects
-    }
-
     /// The connection of a parked request died: nobody waits for its answer any more.
     pub fn cancel(&mut self, now: Now, waiter: WaiterId) {
         let Some(id) = self.parked.remove(&waiter) else { return };
@@ -377,28 +294,6 @@ impl Groups {
         effects
     }
 
-    fn expire_offsets(&mut self, now: Now) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for id in self.groups.keys().cloned().collect::<Vec<_>>() {
-            let group = self.groups.get(&id).expect("its key was just read");
-            if group.writes_in_flight > 0 {
-                // A commit on its way to the log would come before the tombstone: next time.
-                continue;
-            }
-            let removed = group.expired(now.wall_ms, self.config.offsets_retention_ms);
-            let all = group.offsets.keys().count() == removed.len();
-            let forget = all && group.state == State::Empty && group.pending_members.is_empty();
-            if forget && !group.is_stored {
-                self.remove_group(&id);
-            } else if forget || !removed.is_empty() {
-                effects.extend(self.act(now, &id, |group, step| {
-                    group.persist_removal(step, None, removed, forget);
-                }));
-            }
-        }
-        effects
-    }
-
     /// The batch of an [`Effect::Persist`] is written, or was not. To be called in the order of the
     /// effects for one group.
     pub fn persisted(
@@ -409,16 +304,18 @@ impl Groups {
     ) -> Vec<Effect> {
         // Unknown: the group was unloaded since, and its waiters were told.
         let Some((group_id, pending)) = self.pending.take(id) else { return Vec::new() };
+        let forgets = matches!(pending, Pending::Remove { forget: Some(_), .. });
         let act = |group: &mut Group, step: &mut Step<'_>| group.on_written(step, pending, result);
         let effects = self.act(now, &group_id, act);
         let forgotten = |group: &Group| !group.is_stored && group.is_disposable();
-        if self.groups.get(&group_id).is_some_and(forgotten) {
+        if forgets && self.groups.get(&group_id).is_some_and(forgotten) {
             self.remove_group(&group_id);
         }
         effects
     }
 
-    /// The partitions of these groups are led elsewhere now: forgets them, tells everyone who waits.
+    /// The partitions of these groups are led elsewhere now: forgets them, tells everyone who
+    /// waits.
     pub fn unload(&mut self, chosen: impl Fn(&str) -> bool) -> Vec<Effect> {
         let error = ErrorCode::NOT_COORDINATOR;
         let mut replies = BTreeMap::new();
@@ -455,22 +352,6 @@ impl Groups {
 }
 
 impl Group {
-    /// Writes tombstones for the offsets, and with `forget` for the group.
-    fn persist_removal(
-        &mut self,
-        step: &mut Step<'_>,
-        reply: Option<(WaiterId, Answer)>,
-        removed: Vec<(Arc<str>, i32)>,
-        forget: bool,
-    ) {
-        let offset = |(topic, partition): &(Arc<str>, i32)| {
-            record::offset_tombstone(&self.id, topic, *partition)
-        };
-        let mut records: Vec<_> = removed.iter().map(offset).collect();
-        records.extend(forget.then(|| record::group_tombstone(&self.id)));
-        self.persist(step, records, Pending::Remove { reply, removed, forget });
-    }
-
     fn on_written(&mut self, step: &mut Step<'_>, pending: Pending, result: Result<(), ErrorCode>) {
         self.writes_in_flight -= 1;
         let refusal = result.err().and_then(|error| pending.refusal(error));
@@ -491,7 +372,9 @@ impl Group {
                 for (topic, partition) in removed {
                     self.offsets.remove(&topic, partition);
                 }
-                if forget && self.state == State::Empty {
+                // Unless it came to life, or a later record of it follows this tombstone in the
+                // log.
+                if self.state == State::Empty && forget == Some(self.metadata_writes) {
                     self.forget_metadata();
                 }
                 if let Some((waiter, answer)) = reply {
@@ -504,16 +387,6 @@ impl Group {
                 }
             }
         }
-    }
-
-    /// The group's tombstone is written: what is left of it, if anything, is a bare id.
-    fn forget_metadata(&mut self) {
-        assert!(self.members.is_empty(), "an empty group has no members");
-        self.generation = 0;
-        self.protocol_type = None;
-        self.protocol_name = None;
-        self.subscribed = None;
-        self.is_stored = false;
     }
 }
 

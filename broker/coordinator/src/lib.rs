@@ -8,6 +8,7 @@
 //! - `group`, `member`: one group's facts, and the questions asked of them
 //! - `rebalance`, `membership`: how a group changes: joining, syncing, leaving, timing out
 //! - `offsets`: committed offsets, who may commit, what expires
+//! - `removal`: how groups and offsets go
 //! - `pending`: what waits for a record to be written, and what happens when it is
 //! - `record`: the stored form, Kafka's own; `load` replays it
 //! - `request`, `effect`, `config`, `limits`: the words spoken with the caller
@@ -25,6 +26,7 @@ mod pending;
 mod place;
 mod rebalance;
 mod record;
+mod removal;
 mod request;
 mod subscription;
 

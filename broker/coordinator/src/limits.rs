@@ -25,6 +25,7 @@ pub(crate) const OFFSET_BYTES: usize = 128;
 /// Charged for a topic with committed offsets beside its name.
 pub(crate) const TOPIC_BYTES: usize = 128;
 
-/// How long a member without a known id may stay parked in JoinGroup (Kafka: `NewMemberJoinTimeout`,
-/// 5 minutes): it cannot send heartbeats yet, and if it is gone, nothing else would remove it.
+/// How long a member without a known id may stay parked in JoinGroup (Kafka:
+/// `NewMemberJoinTimeout`, 5 minutes): it cannot send heartbeats yet, and if it is gone, nothing
+/// else would remove it.
 pub(crate) const NEW_MEMBER_JOIN_TIMEOUT_MS: u64 = 300_000;

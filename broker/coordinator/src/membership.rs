@@ -1,10 +1,10 @@
 //! How members come and go: JoinGroup, LeaveGroup, heartbeats, dead connections.
 //!
-//! The rules are those of Kafka's `GroupMetadataManager` for classic groups. Two cases differ, since
-//! there the request would never be answered: a second join or sync of the same member answers the
-//! first with REBALANCE_IN_PROGRESS, and a member that is removed answers its parked sync. And a
-//! member whose connection dies while it is parked loses its excuse to be silent, so that it is gone
-//! after its session timeout instead of five minutes.
+//! The rules are those of Kafka's `GroupMetadataManager` for classic groups. Two cases differ,
+//! since there the request would never be answered: a second join or sync of the same member
+//! answers the first with REBALANCE_IN_PROGRESS, and a member that is removed answers its parked
+//! sync. And a member whose connection dies while it is parked loses its excuse to be silent, so
+//! that it is gone after its session timeout instead of five minutes.
 
 use std::sync::Arc;
 
@@ -194,7 +194,7 @@ impl Group {
                     old_rebalance_timeout_ms,
                     old_session_timeout_ms,
                 };
-                self.persist(step, vec![record], Pending::StaticMember(Box::new(replaced)));
+                self.persist_metadata(step, record, Pending::StaticMember(Box::new(replaced)));
             }
             // The leader may be assigning to the old id right now.
             State::Stable | State::CompletingRebalance => self.prepare_rebalance(step),

@@ -178,9 +178,9 @@ impl Group {
         Ok(())
     }
 
-    /// The partitions whose offsets have outlived `retention_ms`. It runs from the commit for groups
-    /// that only store offsets, from the moment the last member left for all others, and for a
-    /// stable consumer group from the commit of a partition whose topic nobody reads any more.
+    /// The partitions whose offsets have outlived `retention_ms`. It runs from the commit for
+    /// groups that only store offsets, from the moment the last member left for all others, and for
+    /// a stable consumer group from the commit of a partition whose topic nobody reads any more.
     pub(crate) fn expired(&self, now_ms: i64, retention_ms: i64) -> Vec<(Arc<str>, i32)> {
         let since = match (&self.protocol_type, self.state) {
             (None, _) => None,

@@ -28,8 +28,9 @@ pub(crate) enum Pending {
     Assignment { generation: i32, assignments: BTreeMap<Arc<str>, Bytes> },
     /// A static member came back under a new id; its join is answered without a rebalance.
     StaticMember(Box<ReplacedMember>),
-    /// Tombstones: the offsets go, and the group too when `forget` is set.
-    Remove { reply: Option<(WaiterId, Answer)>, removed: Vec<(Arc<str>, i32)>, forget: bool },
+    /// Tombstones: the offsets go, and the group too when `forget` is set; it is the group's
+    /// `metadata_writes` of that time.
+    Remove { reply: Option<(WaiterId, Answer)>, removed: Vec<(Arc<str>, i32)>, forget: Option<u64> },
 }
 
 /// A static member's return, and what it takes to undo it.
@@ -78,7 +79,8 @@ impl Pending {
     }
 }
 
-/// What a client is told when writing failed with `error` (Kafka: `appendGroupMetadataErrorToResponseError`).
+/// What a client is told when writing failed with `error` (Kafka:
+/// `appendGroupMetadataErrorToResponseError`).
 pub(crate) fn write_error(error: ErrorCode) -> ErrorCode {
     match error {
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION

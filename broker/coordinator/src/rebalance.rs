@@ -26,8 +26,14 @@ impl Group {
     /// Writes a batch of this group.
     pub(crate) fn persist(&mut self, step: &mut Step<'_>, records: Vec<Record>, then: Pending) {
         self.writes_in_flight += 1;
-        self.is_stored = true;
         step.persist(&self.id, records, then);
+    }
+
+    /// Writes the group's record.
+    pub(crate) fn persist_metadata(&mut self, step: &mut Step<'_>, record: Record, then: Pending) {
+        self.metadata_writes += 1;
+        self.is_stored = true;
+        self.persist(step, vec![record], then);
     }
 
     fn enter(&mut self, step: &Step<'_>, state: State) {
@@ -98,7 +104,7 @@ impl Group {
         if self.members.is_empty() {
             self.enter(step, State::Empty);
             let record = record::group(self, |_, _| Bytes::new());
-            return self.persist(step, vec![record], Pending::Nothing);
+            return self.persist_metadata(step, record, Pending::Nothing);
         }
         self.enter(step, State::CompletingRebalance);
         for id in self.members.keys().cloned().collect::<Vec<_>>() {
@@ -194,7 +200,8 @@ impl Group {
         if let Some(earlier) = earlier {
             step.reply(earlier, SyncAnswer::refused(ErrorCode::REBALANCE_IN_PROGRESS));
         }
-        if self.is_leader(&id) {
+        // What a leader sends again while its first word is being written would come too late.
+        if self.is_leader(&id) && self.assigning != Some(self.generation) {
             self.persist_assignment(step, request.assignments);
         }
     }
@@ -233,7 +240,8 @@ impl Group {
         let assignments: BTreeMap<Arc<str>, Bytes> = members.collect();
         let record = record::group(self, |id, _| assignments.get(id).cloned().unwrap_or_default());
         let generation = self.generation;
-        self.persist(step, vec![record], Pending::Assignment { generation, assignments });
+        self.assigning = Some(generation);
+        self.persist_metadata(step, record, Pending::Assignment { generation, assignments });
     }
 
     /// The leader's assignment is written, or writing it failed.
@@ -244,6 +252,9 @@ impl Group {
         mut assignments: BTreeMap<Arc<str>, Bytes>,
         result: Result<(), ErrorCode>,
     ) {
+        if self.assigning == Some(generation) {
+            self.assigning = None;
+        }
         // Another round may have begun meanwhile; then this assignment is of the past.
         if self.state != State::CompletingRebalance || self.generation != generation {
             return;

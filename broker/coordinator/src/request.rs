@@ -119,8 +119,8 @@ pub struct CommitTopic<'a> {
 pub struct CommitPartition<'a> {
     /// The partition.
     pub index: i32,
-    /// What the caller found wrong with it before (topic unknown, not allowed), else NONE; a refused
-    /// partition is not committed and keeps its place in the answer.
+    /// What the caller found wrong with it before (topic unknown, not allowed), else NONE; a
+    /// refused partition is not committed and keeps its place in the answer.
     pub refused: ErrorCode,
     /// The next offset to read.
     pub offset: i64,

@@ -1,0 +1,6 @@
+//! The coordinator as its caller sees it: scenarios, and random interleavings.
+
+mod interleavings;
+mod offsets;
+mod scenarios;
+mod world;
