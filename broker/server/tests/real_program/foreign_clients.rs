@@ -4,14 +4,35 @@ use crate::process::Broker;
 use crate::programs::{Names, Program, Run};
 
 const KAFKA_PYTHON: Program = Program::Python { environment: "python", file: "kafka_python.py" };
+const KAFKA_PYTHON_1_4: Program =
+    Program::Python { environment: "python-1.4", file: "kafka_python_old.py" };
+const KAFKA_PYTHON_2_0: Program =
+    Program::Python { environment: "python-2.0", file: "kafka_python_old.py" };
+const AIOKAFKA: Program = Program::Python { environment: "python", file: "aio_kafka.py" };
 const LIBRDKAFKA: Program = Program::Python { environment: "python", file: "librdkafka.py" };
 const JAVA: Program = Program::Java { line: "current", class: "Clients" };
+const JAVA_2_4: Program = Program::Java { line: "old", class: "Clients" };
+const JAVA_ADMIN: Program = Program::Java { line: "current", class: "NewerAdmin" };
 const JAVA_TOOLS: Program = Program::Java { line: "current", class: "Tools" };
+const JAVA_ADMIN_TOOLS: Program = Program::Java { line: "current", class: "AdminTools" };
+const SARAMA_1_19: Program = Program::Go { module: "sarama_old" };
+const SARAMA: Program = Program::Go { module: "sarama_new" };
 
 fn check(program: Program, phases: &[&str]) {
     if program.is_ready() {
         let broker = Broker::start(&[]);
         Run::new(&broker).phases(program, phases);
+    }
+}
+
+/// Runs several programs one after another on the same names.
+fn check_all(steps: &[(Program, &[&str])]) {
+    if steps.iter().all(|(program, _)| program.is_ready()) {
+        let broker = Broker::start(&[]);
+        let run = Run::new(&broker);
+        for (program, phases) in steps {
+            run.phases(*program, phases);
+        }
     }
 }
 
@@ -74,8 +95,103 @@ fn java_tools_topics_and_console() {
 }
 
 #[test]
+fn java_newer_admin() {
+    check_all(&[
+        (JAVA, &["create", "write", "group"]),
+        (JAVA_ADMIN, &["topics", "node", "probes", "groups", "offsets"]),
+    ]);
+}
+
+#[test]
+fn java_tools_for_groups_configs_and_offsets() {
+    check_all(&[
+        (JAVA, &["create", "write", "group"]),
+        (JAVA_ADMIN_TOOLS, &["configs", "groups", "node", "offsets"]),
+    ]);
+}
+
+#[test]
+fn java_tools_for_load() {
+    check(JAVA_ADMIN_TOOLS, &["perf", "verifiable"]);
+}
+
+/// Kafka's DumpLogSegments reads the files of an own broker after a clean stop.
+#[test]
+fn java_tool_reads_our_segment_files() {
+    if !(JAVA.is_ready() && JAVA_ADMIN_TOOLS.is_ready()) {
+        return;
+    }
+    let mut broker = Broker::start(&[]);
+    if !broker.is_own() {
+        eprintln!("skipped: the broker's files are not ours to read");
+        return;
+    }
+    let names = Names::fresh();
+    Run::at(&broker, names.clone()).phases(JAVA, &["create", "write"]);
+    broker.restart_cleanly();
+    Run::at(&broker, names).phases(JAVA_ADMIN_TOOLS, &["dump_log"]);
+}
+
+#[test]
+fn java_2_4() {
+    check(JAVA_2_4, &["create", "write", "read", "latest", "too_large", "group", "configs"]);
+}
+
+#[test]
+fn kafka_python_1_4_topics_and_records() {
+    check(KAFKA_PYTHON_1_4, &["create", "write", "read", "partitioner", "admin", "delete"]);
+}
+
+#[test]
+fn kafka_python_1_4_groups() {
+    check(KAFKA_PYTHON_1_4, &["four_records", "groups"]);
+}
+
+#[test]
+fn kafka_python_2_0_topics_and_records() {
+    check(KAFKA_PYTHON_2_0, &["create", "write", "read", "partitioner", "admin", "delete"]);
+}
+
+#[test]
+fn kafka_python_2_0_groups() {
+    check(KAFKA_PYTHON_2_0, &["four_records", "groups"]);
+}
+
+#[test]
+fn aiokafka() {
+    check(AIOKAFKA, &["create", "write", "read", "group", "delete"]);
+}
+
+#[test]
+fn sarama_records() {
+    check(SARAMA, &["create", "write", "read", "version_0_10", "delete"]);
+}
+
+#[test]
+fn sarama_group_and_admin() {
+    check(SARAMA, &["create", "write", "group", "admin"]);
+}
+
+#[test]
+fn sarama_1_19_records() {
+    check(SARAMA_1_19, &["create", "write", "read", "offsets", "default_version", "async"]);
+}
+
+#[test]
+fn sarama_1_19_groups() {
+    check(SARAMA_1_19, &["create", "write", "group", "cluster"]);
+}
+
+/// Records in message sets are up-converted, and converted down for those who ask so.
+#[test]
+fn old_and_new_formats_meet() {
+    check_all(&[(JAVA, &["create", "write"]), (SARAMA_1_19, &["read"])]);
+    check_all(&[(SARAMA_1_19, &["create", "write"]), (KAFKA_PYTHON, &["read_plain"])]);
+}
+
+#[test]
 fn each_client_reads_what_another_wrote() {
-    let programs = [KAFKA_PYTHON, LIBRDKAFKA, JAVA];
+    let programs = [KAFKA_PYTHON, LIBRDKAFKA, JAVA, AIOKAFKA, SARAMA];
     if !programs.iter().all(|program| program.is_ready()) {
         return;
     }

@@ -59,6 +59,11 @@ impl Broker {
         self.own.is_some()
     }
 
+    /// The data folder of an own broker.
+    pub(crate) fn data_folder(&self) -> PathBuf {
+        self.own().folder.join("data")
+    }
+
     /// Resident bytes of an own broker.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.own().process.id()))

@@ -18,8 +18,10 @@ const PROGRAM_WITHIN: Duration = Duration::from_secs(180);
 pub(crate) enum Program {
     /// A file of `clients/python`, run in the environment of that name.
     Python { environment: &'static str, file: &'static str },
-    /// A class of `clients/java/<line>`.
+    /// A class of `clients/java`, with the jars of that line of releases.
     Java { line: &'static str, class: &'static str },
+    /// A module of `clients/go`.
+    Go { module: &'static str },
 }
 
 /// One topic prefix and time base; programs of the same run find each other's records.
@@ -44,6 +46,9 @@ impl<'a> Run<'a> {
         let mut command = program.command();
         command.arg(self.broker.bootstrap()).arg(&self.prefix).arg(self.base_ms.to_string());
         command.args(phases);
+        if self.broker.is_own() {
+            command.env("MILLRACE_TEST_DATA", self.broker.data_folder());
+        }
         run_to_end(command, &format!("{program:?} {phases:?}"), self.broker);
     }
 }
@@ -81,6 +86,7 @@ impl Program {
         let part = match self {
             Self::Python { environment, .. } => environment.to_owned(),
             Self::Java { line, .. } => format!("java-{line}/classes"),
+            Self::Go { module } => module.to_owned(),
         };
         let ready = target().join(&part).join(".stamp").exists();
         if !ready {
@@ -107,6 +113,7 @@ impl Program {
                 command.arg(path).arg(class);
                 command
             }
+            Self::Go { module } => Command::new(target().join(module).join("program")),
         }
     }
 }

@@ -23,17 +23,22 @@ public final class Tools {
         throw new Exited();
     }
 
-    public static void main(String[] args) throws Exception {
+    /** Runs phases with the tools kept from ending the JVM. */
+    static void main(String[] args, Map<String, Expected.Phase> phases) throws Exception {
         Exit.setExitProcedure(Tools::exit);
         Exit.setHaltProcedure(Tools::exit);
+        Expected.main(args, phases);
+        // Tools leave threads behind.
+        Runtime.getRuntime().halt(0);
+    }
+
+    public static void main(String[] args) throws Exception {
         Map<String, Expected.Phase> phases = new HashMap<>();
         phases.put("topics", Tools::topics);
         phases.put("console", Tools::console);
         phases.put("console_again", Tools::consoleAgain);
         phases.put("delete", Tools::delete);
-        Expected.main(args, phases);
-        // Tools leave threads behind.
-        Runtime.getRuntime().halt(0);
+        main(args, phases);
     }
 
     /** What the tool printed, standard error included, after checking its exit status. */

@@ -1,0 +1,3 @@
+module millrace/expected
+
+go 1.21
