@@ -33,7 +33,8 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
 ];
 
 /// Exceptions: (rule, end of the path or `path:function`, reason).
-const EXCEPTIONS: &[(&str, &str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("lines", "src/config/broker_keys.rs", "a table: one key of Kafka's after another")];
 
 #[test]
 fn every_file_follows_the_counted_rules() {
@@ -111,7 +112,9 @@ fn check_file(shown: &str, text: &str, faults: &mut Vec<Fault>) {
     }
     for (index, line) in lines.iter().enumerate() {
         let width = line.chars().count();
-        if width > LINE_WIDTH_MAX {
+        // rustfmt keeps code within the width, but does not break strings; comments it leaves.
+        let is_string = ext == "rs" && line.contains('"') && !line.trim_start().starts_with("//");
+        if width > LINE_WIDTH_MAX && !is_string {
             let place = format!("{shown}:{}", index + 1);
             faults.push(Fault { rule: "width", place, what: format!("{width} columns") });
         }
