@@ -94,6 +94,13 @@ impl Chunk {
         start..self.bytes
     }
 
+    /// The appended bytes, for the writer itself; nothing can be appended while they are borrowed.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: bytes below `self.bytes` are initialised (zeroed when allocated, then written by
+        // `append`), never change again, and stay allocated while `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr(), self.bytes) }
+    }
+
     /// A view of appended bytes, readable on any thread for as long as it lives.
     pub fn slice(&self, range: Range<usize>) -> ChunkSlice {
         assert!(range.start <= range.end && range.end <= self.bytes, "only what was appended");

@@ -100,3 +100,13 @@ fn tmpfs_refuses_direct_writes() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     io.open(&folder.path().join("log"), OpenMode::ReadWrite).unwrap();
 }
+
+#[test]
+fn the_probe_finds_what_the_ring_uses() {
+    let facts = millrace_io::probe::ring().unwrap();
+    assert!(facts.to_string().starts_with("io_uring of Linux "));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let direct = millrace_io::probe::direct_io(file.as_file()).unwrap();
+    let opened = ring().open(file.path(), OpenMode::Direct);
+    assert_eq!(direct.is_usable(), opened.is_ok());
+}

@@ -1,7 +1,7 @@
 //! [`RingIo`]: the [`Io`] of one shard on Linux, over one io_uring.
 //!
-//! Sockets use readiness: a poll in the ring, armed once per connection, says that bytes wait, and a
-//! plain system call takes them into the caller's buffer. Files use completion: the slab in
+//! Sockets use readiness: a poll in the ring, armed once per connection, says that bytes wait, and
+//! a plain system call takes them into the caller's buffer. Files use completion: the slab in
 //! `files` owns what the kernel holds. The reasons, with figures, are in
 //! `docs/decisions/runtime.md`. Nothing here runs by itself: an idle ring costs no CPU.
 //!
@@ -46,6 +46,11 @@ use waker::RingWaker;
 
 /// How long a dropped ring waits for the kernel to give its memory back, before it leaks it.
 const DROP_WAIT_MS: u64 = 5_000;
+
+/// Makes a ring as [`RingIo::new`] does, and says which optional features it has.
+pub(crate) fn features() -> io::Result<Vec<&'static str>> {
+    Ok(Queue::new()?.features())
+}
 
 /// An accepted connection that no shard owns yet. May be sent to any thread.
 #[derive(Debug)]

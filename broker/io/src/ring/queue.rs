@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, squeue};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
 /// Entries submitted with one system call at most. More wait in the backlog.
 const SUBMISSIONS: u32 = 256;
@@ -17,6 +17,19 @@ const COMPLETIONS: u32 = 4096;
 const FILE_WORKERS_MAX: u32 = 8;
 /// Kernel workers for operations without a bound on their time. Nothing of ours needs one.
 const OTHER_WORKERS_MAX: u32 = 2;
+
+/// All operations that this crate submits. Multishot and deferred task work have no probe of their
+/// own; a kernel that takes our setup flags (6.1) has them.
+const OPERATIONS: [u8; 8] = [
+    opcode::AcceptMulti::CODE,
+    opcode::PollAdd::CODE,
+    opcode::PollRemove::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::Fsync::CODE,
+    opcode::Fallocate::CODE,
+];
 
 /// What a completion is for. Packed into the 64 bits that the kernel hands back: the kind above, a
 /// generation of 24 bits, an index of 32 bits.
@@ -106,11 +119,27 @@ impl Queue {
             .setup_cqsize(COMPLETIONS)
             .dontfork()
             .build(SUBMISSIONS)?;
-        if !(ring.params().is_feature_ext_arg() && ring.params().is_feature_nodrop()) {
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        let params = ring.params();
+        if !(params.is_feature_ext_arg() && params.is_feature_nodrop())
+            || OPERATIONS.iter().any(|operation| !probe.is_supported(*operation))
+        {
             return Err(io::ErrorKind::Unsupported.into());
         }
         ring.submitter().register_iowq_max_workers(&mut [FILE_WORKERS_MAX, OTHER_WORKERS_MAX])?;
         Ok(Self { ring, backlog: VecDeque::new() })
+    }
+
+    /// Optional features of the kernel's rings, by the name of their flag.
+    pub(super) fn features(&self) -> Vec<&'static str> {
+        let params = self.ring.params();
+        let features = [
+            ("RECVSEND_BUNDLE", params.is_feature_recvsend_bundle()),
+            ("MIN_TIMEOUT", params.is_feature_min_timeout()),
+            ("NO_IOWAIT", params.is_feature_no_iowait()),
+        ];
+        features.into_iter().filter(|(_, found)| *found).map(|(name, _)| name).collect()
     }
 
     /// Queues an entry for the next `enter`.

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use super::SharedWorld;
 use super::network::{ConnectionId, reset_error, take_front};
 
-/// The client's end of a connection to a broker in a [`super::SimWorld`]. Reads and writes never
-/// block: they return `WouldBlock` where a socket would wait. Dropping it closes the connection, with
-/// a reset when bytes are left unread.
+/// The client's end of a connection to a broker in a [`super::SimWorld`]. Reads and writes
+/// never block: they return `WouldBlock` where a socket would wait. Dropping it closes
+/// the connection, with a reset when bytes are left unread.
 #[derive(Debug)]
 pub struct SimClient {
     world: SharedWorld,

@@ -2,8 +2,8 @@
 //! between the two.
 //!
 //! Every file and folder has a current and a durable state, and the changes made since the durable
-//! one, in order. A flush moves changes over; a power cut keeps some of them: each block of 4 KiB by
-//! itself, lengths and names as far as some point of their order.
+//! one, in order. A flush moves changes over; a power cut keeps some of them: each block of 4 KiB
+//! by itself, lengths and names as far as some point of their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

@@ -1,8 +1,8 @@
 //! A world in memory that follows from one seed: [`SimIo`] behaves like Linux on a bad day.
 //!
 //! Faults allowed, each with its rate in [`Faults`] or its own method of [`SimWorld`]:
-//! - writes fail (EIO, any of their blocks on the disk), find no space, stop short, or complete well
-//!   and are lost; allocations find no space; reads fail;
+//! - writes fail (EIO, any of their blocks on the disk), find no space, stop short, or complete
+//!   well and are lost; allocations find no space; reads fail;
 //! - flushes fail, and what they should have covered may be gone for good;
 //! - completions come late and in any order; bytes, connections and free space are noticed late;
 //! - the page cache forgets; direct I/O is refused;
@@ -16,10 +16,10 @@
 //! Not simulated: bytes that rot after they were durable; blocks that turn into garbage.
 //!
 //! Time stands still while anybody has something to do. It moves in [`Io::wait`](crate::Io::wait),
-//! which never blocks: when no `SimIo` of the world has an event or a deadline that has passed, time
-//! jumps to the next completion or deadline of any of them. So whoever steps several shards calls
-//! them in turn, all on one thread, until nothing is left to do; a shard that is never stepped again
-//! must be dropped, else time waits for it.
+//! which never blocks: when no `SimIo` of the world has an event or a deadline that has passed,
+//! time jumps to the next completion or deadline of any of them. So whoever steps several shards
+//! calls them in turn, all on one thread, until nothing is left to do; a shard that is never
+//! stepped again must be dropped, else time waits for it.
 
 mod chance;
 mod client;
@@ -100,9 +100,9 @@ impl SimWorld {
         Self::from_world(self.world.lock().after_kill(seed))
     }
 
-    /// Lets `effects` more changes of the disk happen, then fails all disk operations, and completes
-    /// none, until the test goes on with [`SimWorld::power_cut`]: so a cut also falls within calls
-    /// that do several things, such as `replace_file`.
+    /// Lets `effects` more changes of the disk happen, then fails all disk operations, and
+    /// completes none, until the test goes on with [`SimWorld::power_cut`]: so a cut also falls
+    /// within calls that do several things, such as `replace_file`.
     pub fn cut_power_after(&self, effects: u64) {
         self.world.lock().effects_left = Some(effects);
     }

@@ -136,8 +136,11 @@ impl Network {
 
     /// All ends that belonged to the `SimIo` with this index.
     pub(super) fn owned_by(&self, io: usize) -> Vec<ConnectionId> {
-        let owned = |connection: &Connection| matches!(connection.owner, Owner::Socket(owner, _) if owner == io);
-        self.connections.iter().filter(|(_, c)| owned(c)).map(|(&id, _)| id).collect()
+        let owned = |(&id, connection): (&ConnectionId, &Connection)| match connection.owner {
+            Owner::Socket(owner, _) if owner == io => Some(id),
+            _ => None,
+        };
+        self.connections.iter().filter_map(owned).collect()
     }
 }
 

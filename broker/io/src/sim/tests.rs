@@ -1,3 +1,5 @@
+//! Every fault that the simulated world promises, and what it never does.
+
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::path::Path;
 

@@ -13,10 +13,16 @@ use place::{Linux, Place, Simulated};
 macro_rules! rows {
     ($($area:ident: $($row:ident)+;)+) => {
         mod simulated {
-            $(mod $area { $(#[test] fn $row() { crate::$area::$row(&<crate::Simulated as crate::Place>::new()); })+ })+
+            $(mod $area { $(
+                #[test]
+                fn $row() { crate::$area::$row(&<crate::Simulated as crate::Place>::new()); }
+            )+ })+
         }
         mod linux {
-            $(mod $area { $(#[test] fn $row() { crate::$area::$row(&<crate::Linux as crate::Place>::new()); })+ })+
+            $(mod $area { $(
+                #[test]
+                fn $row() { crate::$area::$row(&<crate::Linux as crate::Place>::new()); }
+            )+ })+
         }
     };
 }
