@@ -5,7 +5,11 @@ use std::io;
 use millrace_io::{ChunkPool, Io, OpenMode};
 
 use crate::config::{REFUSAL_MS, WriteMode};
-use crate::header::{HEADER_BYTES, Header};
+use millrace_wire::batch::{
+    BatchHeader, HEADER_BYTES, patch_base_offset, patch_leader_epoch, patch_log_append_time,
+};
+
+use crate::header::{self, next_offset};
 use crate::partition::{PartitionLog, Poison};
 use crate::segment::{self, Segment};
 use crate::writer::is_full;
@@ -76,13 +80,13 @@ impl<I: Io> PartitionLog<I> {
         if let Some(poison) = &self.poison {
             return Err(AppendError::Poisoned(poison.clone()));
         }
-        let mut header = Header::parse(batch).ok_or(AppendError::Malformed)?;
-        if header.bytes != batch.len() || u32::try_from(batch.len()).is_err() {
+        let mut header = header::parse(batch).ok_or(AppendError::Malformed)?;
+        if header.bytes() != batch.len() || u32::try_from(batch.len()).is_err() {
             return Err(AppendError::Malformed);
         }
         self.place(&mut header, door)?;
         self.make_room(io, pool, &header)?;
-        let epoch = header.leader_epoch;
+        let epoch = header.partition_leader_epoch;
         let assigned = self.epochs.assign(io, &self.dir, epoch, header.base_offset);
         assigned.map_err(refusal("leader epochs"))?;
 
@@ -96,29 +100,29 @@ impl<I: Io> PartitionLog<I> {
         if let Some(ms) = log_append_time {
             header.max_timestamp = ms;
             let scratch = self.writer.scratch(batch);
-            crate::header::stamp_log_append_time(scratch, ms);
-            header.stamp(scratch);
+            patch_log_append_time(scratch, ms);
+            stamp(&header, scratch);
             self.tail.append(pool, now, base, position, scratch);
         } else {
             let mut start: [u8; HEADER_BYTES] = *batch.first_chunk().expect("parsed above");
-            header.stamp(&mut start);
+            stamp(&header, &mut start);
             self.tail.append(pool, now, base, position, &start);
             let position = position + HEADER_BYTES as u64;
             self.tail.append(pool, now, base, position, &batch[HEADER_BYTES..]);
         }
         segment.append(&header, self.config.index_interval_bytes);
-        self.writer.note_append(base, segment.bytes, header.next_offset(), header.bytes as u64);
+        self.writer.note_append(base, segment.bytes, next_offset(&header), header.bytes() as u64);
         self.producers.note(&header);
-        self.ends.append_to(header.next_offset());
+        self.ends.append_to(next_offset(&header));
         Ok(Appended { base_offset: header.base_offset, last_offset: header.last_offset() })
     }
 
     /// Decides the offsets and the epoch of a batch.
-    fn place(&self, header: &mut Header, door: AppendAs) -> Result<(), AppendError> {
+    fn place(&self, header: &mut BatchHeader, door: AppendAs) -> Result<(), AppendError> {
         let end = self.ends.appended_end();
         if let AppendAs::Leader { epoch, .. } = door {
             header.base_offset = end;
-            header.leader_epoch = epoch;
+            header.partition_leader_epoch = epoch;
         }
         let fits = header.base_offset.checked_add(i64::from(header.last_offset_delta) + 1);
         if header.base_offset < end || fits.is_none() {
@@ -133,9 +137,9 @@ impl<I: Io> PartitionLog<I> {
         &mut self,
         io: &mut I,
         pool: &mut ChunkPool,
-        header: &Header,
+        header: &BatchHeader,
     ) -> Result<(), AppendError> {
-        if self.writer.refused_at.is_some() && !self.ask_for_space(io, header.bytes as u64) {
+        if self.writer.refused_at.is_some() && !self.ask_for_space(io, header.bytes() as u64) {
             return Err(AppendError::NoSpace);
         }
         if !self.writer.is_open {
@@ -234,6 +238,12 @@ impl<I: Io> PartitionLog<I> {
         }
         Ok(file)
     }
+}
+
+/// Puts the offset and the epoch into the start of a batch.
+fn stamp(header: &BatchHeader, batch: &mut [u8]) {
+    patch_base_offset(batch, header.base_offset);
+    patch_leader_epoch(batch, header.partition_leader_epoch);
 }
 
 /// A failure before anything changed: full is full, the rest is an error of its own.

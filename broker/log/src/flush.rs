@@ -50,6 +50,13 @@ pub(crate) struct FlushState {
     own: Option<FlushTicket>,
 }
 
+impl FlushState {
+    /// The log is empty again; a flush in flight is still to be heard of.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { own: self.own.take(), ..Self::default() };
+    }
+}
+
 /// Pending index entries from which on they are put into their file: 16 MiB of log.
 const PERSIST_ENTRIES: usize = 4096;
 
@@ -73,7 +80,8 @@ impl<I: Io> PartitionLog<I> {
 
     /// Whether anything is written and not durable.
     pub fn is_dirty(&self) -> bool {
-        self.ends.durable_end() < self.ends.written_end() || self.writer.gate == Gate::Unsettled
+        self.ends.durable_end() < self.ends.written_end()
+            || matches!(self.writer.gate, Gate::Unsettled | Gate::Settling)
     }
 
     /// The file that a flush must reach and what it will cover, for a flush shared by many logs:
@@ -108,12 +116,7 @@ impl<I: Io> PartitionLog<I> {
         Ok(true)
     }
 
-    pub(crate) fn on_own_flush(
-        &mut self,
-        io: &mut I,
-        _generation: u32,
-        result: io::Result<usize>,
-    ) -> LogProgress {
+    pub(crate) fn on_own_flush(&mut self, io: &mut I, result: io::Result<usize>) -> LogProgress {
         let ticket = self.flush.own.take().expect("a flush of this log was in flight");
         self.on_flushed(io, ticket, result.as_ref().map(|_| ()))
     }

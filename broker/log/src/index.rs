@@ -204,14 +204,15 @@ impl<I: Io, E: Entry> SparseIndex<I, E> {
         Ok(())
     }
 
-    /// Forgets all but the entries that `is_kept` holds for (a prefix), in the file too.
+    /// Forgets the entries in memory, and those in the file but the ones that `is_kept` holds for (a
+    /// prefix).
     pub(crate) fn truncate(
         &mut self,
         io: &mut I,
         path: &Path,
         is_kept: impl Fn(&E) -> bool,
     ) -> io::Result<()> {
-        self.pending.truncate(self.pending.partition_point(&is_kept));
+        self.pending.clear();
         let mut count = self.load(io, path)?;
         while count > 0 && !is_kept(&self.entry(io, count - 1)?) {
             count -= 1;
@@ -221,10 +222,9 @@ impl<I: Io, E: Entry> SparseIndex<I, E> {
             io.set_file_bytes(&file, u64::from(count) * E::BYTES as u64)?;
             self.persisted = Some(count);
         }
-        self.last = match (self.pending.last(), count.checked_sub(1)) {
-            (Some(last), _) => Some(*last),
-            (None, Some(last)) => Some(self.entry(io, last)?),
-            (None, None) => None,
+        self.last = match count.checked_sub(1) {
+            Some(last) => Some(self.entry(io, last)?),
+            None => None,
         };
         Ok(())
     }

@@ -48,6 +48,7 @@ pub use producers::{ProducerCheck, ProducerState};
 pub use read::{FileRange, ReadData, ReadPlan, ReadRequest};
 pub use recovery::{Cut, CutReason, Recovered};
 pub use retention::{DeleteError, Retired};
+pub use timestamps::TimedOffset;
 pub use writer::LogProgress;
 
 /// A log's failure, with the file it is about.

@@ -9,7 +9,7 @@ use crate::config::LogConfig;
 use crate::ends::Ends;
 use crate::epochs::Epochs;
 use crate::flush::FlushState;
-use crate::header::Header;
+use crate::header;
 use crate::producers::{ProducerCheck, ProducerState, Producers};
 use crate::read::Cursors;
 use crate::segment::Segment;
@@ -132,7 +132,7 @@ impl<I: Io> PartitionLog<I> {
     /// [`PartitionLog::append`], with the whole batch or its header; one that cannot be read is left
     /// to `append` to refuse.
     pub fn check_producer(&self, batch: &[u8]) -> ProducerCheck {
-        Header::parse(batch).map_or(ProducerCheck::Append, |header| self.producers.check(&header))
+        header::parse(batch).map_or(ProducerCheck::Append, |header| self.producers.check(&header))
     }
 
     /// The producers known.

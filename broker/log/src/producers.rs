@@ -9,7 +9,9 @@ use std::path::Path;
 
 use millrace_io::{Io, OpenMode};
 
-use crate::header::Header;
+use millrace_wire::batch::BatchHeader;
+use millrace_wire::crc32c;
+
 use crate::segment;
 
 /// Batches remembered of a producer: Kafka's, and the most requests a producer has in flight.
@@ -109,7 +111,7 @@ pub(crate) struct Producers {
 }
 
 impl Producers {
-    pub(crate) fn check(&self, header: &Header) -> ProducerCheck {
+    pub(crate) fn check(&self, header: &BatchHeader) -> ProducerCheck {
         let Some(producer) = self.known.get(&header.producer_id) else {
             return ProducerCheck::Append;
         };
@@ -143,7 +145,7 @@ impl Producers {
     }
 
     /// Takes a batch that was appended, or found in the log.
-    pub(crate) fn note(&mut self, header: &Header) {
+    pub(crate) fn note(&mut self, header: &BatchHeader) {
         if header.producer_id < 0 {
             return;
         }
@@ -246,6 +248,8 @@ impl Producers {
         end: i64,
     ) -> io::Result<Option<i64>> {
         self.known.clear();
+        let before = self.snapshots.len();
+        let mut found = None;
         while let Some(&offset) = self.snapshots.last() {
             let path = segment::path(dir, offset, ".snapshot");
             if offset <= end
@@ -253,12 +257,17 @@ impl Producers {
                 && let Some(known) = decode(&bytes)
             {
                 self.known = known;
-                return Ok(Some(offset));
+                found = Some(offset);
+                break;
             }
             self.snapshots.pop();
             remove_if_there(io, &path)?;
         }
-        Ok(None)
+        if self.snapshots.len() < before {
+            // One that came back after a power cut would be believed by then.
+            io.sync_dir(dir)?;
+        }
+        Ok(found)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -276,7 +285,7 @@ impl Producers {
             body.extend_from_slice(&producer.transaction_start.to_be_bytes());
         }
         let mut bytes = 1_i16.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&crate::header::crc32c(&body).to_be_bytes());
+        bytes.extend_from_slice(&crc32c(&body).to_be_bytes());
         bytes.extend_from_slice(&body);
         bytes
     }
@@ -289,8 +298,7 @@ const ENTRY_BYTES: usize = 46;
 fn decode(bytes: &[u8]) -> Option<HashMap<i64, Producer>> {
     let (version, rest) = bytes.split_first_chunk()?;
     let (crc, body) = rest.split_first_chunk()?;
-    if i16::from_be_bytes(*version) != 1 || u32::from_be_bytes(*crc) != crate::header::crc32c(body)
-    {
+    if i16::from_be_bytes(*version) != 1 || u32::from_be_bytes(*crc) != crc32c(body) {
         return None;
     }
     let (count, entries) = body.split_first_chunk()?;
@@ -340,18 +348,21 @@ pub(crate) fn remove_if_there<I: Io>(io: &mut I, path: &Path) -> io::Result<()> 
 mod tests {
     use super::*;
 
-    fn batch(epoch: i16, sequence: i32, offset: i64) -> Header {
-        Header {
+    fn batch(epoch: i16, sequence: i32, offset: i64) -> BatchHeader {
+        BatchHeader {
             base_offset: offset,
-            bytes: 100,
-            leader_epoch: 0,
+            batch_length: 100,
+            partition_leader_epoch: 0,
             magic: 2,
+            crc: 0,
             attributes: 0,
             last_offset_delta: 1,
+            base_timestamp: 1000,
             max_timestamp: 1000 + offset,
             producer_id: 7,
             producer_epoch: epoch,
             base_sequence: sequence,
+            record_count: 2,
         }
     }
 
@@ -374,8 +385,8 @@ mod tests {
             (batch(0, 14, 99), ProducerCheck::StaleEpoch { current: 1 }),
             (batch(2, 0, 99), ProducerCheck::Append),
             (batch(2, 14, 99), ProducerCheck::OutOfOrder { expected: 0 }),
-            (Header { producer_id: 8, ..batch(1, 5, 99) }, ProducerCheck::Append),
-            (Header { producer_id: -1, ..batch(-1, -1, 99) }, ProducerCheck::Append),
+            (BatchHeader { producer_id: 8, ..batch(1, 5, 99) }, ProducerCheck::Append),
+            (BatchHeader { producer_id: -1, ..batch(-1, -1, 99) }, ProducerCheck::Append),
         ];
         for (asked, answer) in cases {
             assert_eq!(producers.check(&asked), answer, "{asked:?}");

@@ -7,7 +7,7 @@ use millrace_io::{ChunkPool, ChunkSlice, Io};
 use smallvec::SmallVec;
 
 use crate::LogError;
-use crate::header::{HEADER_BYTES, Header};
+use crate::header::{self, BatchHeader, HEADER_BYTES};
 use crate::index::OffsetEntry;
 use crate::partition::PartitionLog;
 
@@ -108,6 +108,14 @@ impl<F> From<io::Error> for WalkError<F> {
     }
 }
 
+/// The outcome of a walk that may block.
+pub(crate) fn unwalked<T, F>(walked: Result<T, WalkError<F>>) -> io::Result<T> {
+    walked.map_err(|error| match error {
+        WalkError::Io(error) => error,
+        WalkError::Cold(_) => unreachable!("who may block is told of no cold pages"),
+    })
+}
+
 /// Steps over the batches of one segment from a known boundary, header by header.
 pub(crate) struct Walk {
     pub(crate) segment: usize,
@@ -130,7 +138,7 @@ impl Walk {
         &mut self,
         log: &mut PartitionLog<I>,
         io: &mut I,
-    ) -> Walked<Option<Header>, I> {
+    ) -> Walked<Option<BatchHeader>, I> {
         if self.position >= self.limit {
             return Ok(None);
         }
@@ -143,7 +151,7 @@ impl Walk {
             self.block_start = self.position;
         }
         let at = (self.position - self.block_start) as usize;
-        let header = Header::parse(&self.block[at..self.block_bytes]);
+        let header = header::parse(&self.block[at..self.block_bytes]);
         let header = header.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "no batch where one should begin")
         })?;
@@ -151,8 +159,8 @@ impl Walk {
     }
 
     /// Goes on behind the batch with this header.
-    pub(crate) fn step(&mut self, header: &Header) {
-        self.position += header.bytes as u64;
+    pub(crate) fn step(&mut self, header: &BatchHeader) {
+        self.position += header.bytes() as u64;
     }
 }
 
@@ -319,7 +327,7 @@ impl<I: Io> PartitionLog<I> {
         }
         let mut next = None;
         while let Some(header) = walk.peek(self, io)? {
-            let end = walk.position + header.bytes as u64;
+            let end = walk.position + header.bytes() as u64;
             if end > wanted && (walk.position > start || !request.at_least_one) {
                 next = Some(header.base_offset);
                 break;

@@ -8,15 +8,16 @@
 use std::io;
 
 use millrace_io::Io;
+use millrace_wire::batch::position;
 
 use crate::LogError;
 use crate::ends::Ends;
 use crate::epochs::Epochs;
-use crate::header::{HEADER_BYTES, Header, LENGTH_END, is_intact};
+use crate::header::{self, BatchHeader, HEADER_BYTES, is_intact, next_offset};
 use crate::open::OpenHints;
 use crate::partition::PartitionLog;
 use crate::producers::remove_if_there;
-use crate::read::{Walk, WalkError};
+use crate::read::{Walk, unwalked};
 use crate::segment::{self, MaxTimestamp, Segment};
 use crate::writer::Gate;
 
@@ -76,7 +77,7 @@ impl<I: Io> PartitionLog<I> {
         hints: OpenHints,
     ) -> Result<Recovered, LogError> {
         let mut recovered = Recovered::default();
-        let damaged = epochs.is_none();
+        let is_missing = epochs.is_none();
         self.epochs = epochs.unwrap_or_default();
         if self.segments.is_empty() {
             self.start_over(io, hints.log_start.unwrap_or(0))?;
@@ -101,33 +102,31 @@ impl<I: Io> PartitionLog<I> {
         self.ends = Ends::found(log_start, durable_end, end);
         let was_cut = recovered.cut.is_some() || recovered.removed_segments > 0;
         self.restart_writer(if was_cut { Gate::Unsettled } else { Gate::Open });
-        self.restore_epochs(io, damaged).map_err(|error| fail(self, error))?;
+        self.restore_epochs(io, is_missing).map_err(|error| fail(self, error))?;
         self.restore_producers(io).map_err(|error| fail(self, error))?;
         self.segments.iter_mut().for_each(Segment::release);
         Ok(recovered)
     }
 
-    /// After a clean stop: steps from the last index entry to the end of the file. `None` when the
-    /// file does not end with a batch, so that it must be scanned after all.
-    fn walk_to_end(&mut self, io: &mut I) -> io::Result<Option<i64>> {
+    /// Learns the newest segment anew, whose file has its exact length: steps from the last index
+    /// entry to the end. `None` when the file does not end with a batch: it must be scanned.
+    pub(crate) fn walk_to_end(&mut self, io: &mut I) -> io::Result<Option<i64>> {
         let index = self.segments.len() - 1;
         let limit = self.segments[index].bytes;
         let found = self.resume_indexes(io, index, true)?;
         let resumed = std::mem::replace(&mut self.segments[index].bytes, limit);
-        let Some(mut end) = found else { return Ok(None) };
+        let mut end = found.unwrap_or(self.segments[index].base);
         let mut walk = Walk::new(index, resumed, limit, true);
         let mut batches = Vec::new();
         loop {
-            match walk.peek(self, io) {
-                Ok(Some(header)) if walk.position + header.bytes as u64 <= limit => {
-                    end = header.next_offset();
+            match unwalked(walk.peek(self, io)) {
+                Ok(Some(header)) if walk.position + header.bytes() as u64 <= limit => {
+                    end = next_offset(&header);
                     batches.push(header);
                     walk.step(&header);
                 }
                 Ok(None) => break,
-                Err(WalkError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
-                    return Err(error);
-                }
+                Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(error),
                 _ => return Ok(None),
             }
         }
@@ -162,11 +161,13 @@ impl<I: Io> PartitionLog<I> {
         let header = header.filter(|header| {
             is_intact(&batch) && header.last_offset() == base + i64::from(entry.offset)
         });
+        let first = self.read_batch(io, index, 0, file_bytes, &mut batch)?;
         let segment = &mut self.segments[index];
-        let (Some(header), Some(time)) = (header, time) else {
+        let (Some(header), Some(time), Some(first)) = (header, time, first) else {
             *segment = Segment::new(base);
             return Ok(None);
         };
+        segment.first_timestamp = Some(first.max_timestamp);
         let offset = base + i64::from(time.offset);
         segment.max_timestamp = Some(MaxTimestamp { timestamp: time.timestamp, offset });
         segment.bytes = position;
@@ -181,17 +182,17 @@ impl<I: Io> PartitionLog<I> {
         position: u64,
         file_bytes: u64,
         into: &mut Vec<u8>,
-    ) -> io::Result<Option<Header>> {
+    ) -> io::Result<Option<BatchHeader>> {
         let file = self.segments[index].file(io, &self.dir)?;
         let mut start = [0; HEADER_BYTES];
         let bytes = io.read_at(&file, position, &mut start)?;
-        let Some(header) = Header::parse(&start[..bytes]) else { return Ok(None) };
-        if position + header.bytes as u64 > file_bytes {
+        let Some(header) = header::parse(&start[..bytes]) else { return Ok(None) };
+        if position + header.bytes() as u64 > file_bytes {
             return Ok(None);
         }
-        into.resize(header.bytes, 0);
+        into.resize(header.bytes(), 0);
         let bytes = io.read_at(&file, position, into)?;
-        Ok((bytes == header.bytes).then_some(header))
+        Ok((bytes == header.bytes()).then_some(header))
     }
 
     /// After an unclean stop: removes young segments that hold nothing, scans the newest that does,
@@ -270,26 +271,28 @@ impl<I: Io> PartitionLog<I> {
                 }
             };
             self.segments[index].append(&header, self.config.index_interval_bytes);
-            self.epochs.note(header.leader_epoch, header.base_offset);
-            end = header.next_offset();
-            start += header.bytes;
+            end = next_offset(&header);
+            start += header.bytes();
         }
     }
 
-    /// Makes the epochs agree with the log: none beyond its end, and all that its batches have.
-    fn restore_epochs(&mut self, io: &mut I, damaged: bool) -> io::Result<()> {
+    /// Makes the epochs agree with the log: none beyond its end, and all that its batches have. A
+    /// file that a power cut made old lacks the newest entries, never others.
+    fn restore_epochs(&mut self, io: &mut I, is_missing: bool) -> io::Result<()> {
         let (start, end) = (self.ends.log_start(), self.ends.appended_end());
-        let mut changed = self.epochs.truncate_to(end) || damaged;
+        let mut changed = self.epochs.truncate_to(end) || is_missing;
         let last = if end > start { self.last_header(io)? } else { None };
+        let known = self.epochs.last();
         if let Some(last) = last
-            && (damaged || self.epochs.last().is_none_or(|(epoch, _)| epoch < last.leader_epoch))
+            && known.is_none_or(|(epoch, _)| epoch < last.partition_leader_epoch)
         {
-            let from = self.epochs.last().map_or(start, |(_, from)| from.max(start));
+            let from = known.map_or(start, |(_, from)| from.max(start));
             let mut found = std::mem::take(&mut self.epochs);
-            self.for_each_header(io, from, |header| {
-                changed |= found.note(header.leader_epoch, header.base_offset);
-            })?;
+            let walked = self.for_each_header(io, from, |header| {
+                changed |= found.note(header.partition_leader_epoch, header.base_offset);
+            });
             self.epochs = found;
+            walked?;
         }
         if changed && self.epochs.last().is_some() {
             self.epochs.replace(io, &self.dir)?;
@@ -298,7 +301,7 @@ impl<I: Io> PartitionLog<I> {
     }
 
     /// The header of the last batch, by way of the index.
-    fn last_header(&mut self, io: &mut I) -> io::Result<Option<Header>> {
+    fn last_header(&mut self, io: &mut I) -> io::Result<Option<BatchHeader>> {
         let mut found = None;
         self.for_each_header(io, self.ends.appended_end() - 1, |header| found = Some(*header))?;
         Ok(found)
@@ -320,26 +323,15 @@ impl<I: Io> PartitionLog<I> {
         &mut self,
         io: &mut I,
         from: i64,
-        mut note: impl FnMut(&Header),
+        mut note: impl FnMut(&BatchHeader),
     ) -> io::Result<()> {
         for segment in self.segment_of(from)..self.segments.len() {
             let limit = self.segments[segment].bytes;
-            let start = match self.find(io, segment, from, limit, true) {
-                Ok(start) => start.unwrap_or(limit),
-                Err(WalkError::Io(error)) => return Err(error),
-                Err(WalkError::Cold(_)) => unreachable!("reads may block"),
-            };
-            let mut walk = Walk::new(segment, start, limit, true);
-            loop {
-                match walk.peek(self, io) {
-                    Ok(Some(header)) => {
-                        note(&header);
-                        walk.step(&header);
-                    }
-                    Ok(None) => break,
-                    Err(WalkError::Io(error)) => return Err(error),
-                    Err(WalkError::Cold(_)) => unreachable!("reads may block"),
-                }
+            let start = unwalked(self.find(io, segment, from, limit, true))?;
+            let mut walk = Walk::new(segment, start.unwrap_or(limit), limit, true);
+            while let Some(header) = unwalked(walk.peek(self, io))? {
+                note(&header);
+                walk.step(&header);
             }
         }
         Ok(())
@@ -350,16 +342,9 @@ impl<I: Io> PartitionLog<I> {
         let limit = self.segments[segment].bytes;
         let mut rebuilt = Segment::new(self.segments[segment].base);
         let mut walk = Walk::new(segment, 0, limit, true);
-        loop {
-            match walk.peek(self, io) {
-                Ok(Some(header)) => {
-                    rebuilt.append(&header, self.config.index_interval_bytes);
-                    walk.step(&header);
-                }
-                Ok(None) => break,
-                Err(WalkError::Io(error)) => return Err(error),
-                Err(WalkError::Cold(_)) => unreachable!("reads may block"),
-            }
+        while let Some(header) = unwalked(walk.peek(self, io))? {
+            rebuilt.append(&header, self.config.index_interval_bytes);
+            walk.step(&header);
         }
         rebuilt.push_time();
         self.segments[segment].take_indexes(rebuilt);
@@ -368,7 +353,7 @@ impl<I: Io> PartitionLog<I> {
 }
 
 enum Verdict {
-    Whole(Header),
+    Whole(BatchHeader),
     End(CutReason),
     /// This many bytes are needed to tell.
     More(usize),
@@ -385,20 +370,20 @@ fn verdict(bytes: &[u8], left: u64, end: i64) -> Verdict {
             false => Verdict::More(HEADER_BYTES),
         };
     }
-    if start[8..LENGTH_END] == [0; 4] {
+    if start[position::BATCH_LENGTH..][..4] == [0; 4] {
         return Verdict::End(CutReason::NeverWritten);
     }
-    let Some(header) = Header::parse(start) else { return Verdict::End(CutReason::Length) };
-    if header.bytes as u64 > left {
+    let Some(header) = header::parse(start) else { return Verdict::End(CutReason::Length) };
+    if header.bytes() as u64 > left {
         return Verdict::End(CutReason::Length);
     }
     if header.base_offset < end {
         return Verdict::End(CutReason::Offset);
     }
-    if bytes.len() < header.bytes {
-        return Verdict::More(header.bytes);
+    if bytes.len() < header.bytes() {
+        return Verdict::More(header.bytes());
     }
-    match is_intact(&bytes[..header.bytes]) {
+    match is_intact(&bytes[..header.bytes()]) {
         true => Verdict::Whole(header),
         false => Verdict::End(CutReason::Crc),
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use millrace_io::{Io, OpenMode};
 
-use crate::header::Header;
 use crate::index::{OffsetEntry, SparseIndex, TimeEntry};
+use millrace_wire::batch::BatchHeader;
 
 /// The largest timestamp of some batches and the last offset of the first batch that holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +62,7 @@ impl<I: Io> Segment<I> {
     }
 
     /// Notes a batch appended at the end. `header` carries the offsets it has in the log.
-    pub(crate) fn append(&mut self, header: &Header, index_interval_bytes: u64) {
+    pub(crate) fn append(&mut self, header: &BatchHeader, index_interval_bytes: u64) {
         let at = MaxTimestamp { timestamp: header.max_timestamp, offset: header.last_offset() };
         if self.max_timestamp.is_none_or(|max| max.timestamp < at.timestamp) {
             self.max_timestamp = Some(at);
@@ -75,8 +75,8 @@ impl<I: Io> Segment<I> {
             self.push_time();
             self.bytes_since_entry = 0;
         }
-        self.bytes_since_entry += header.bytes as u64;
-        self.bytes += header.bytes as u64;
+        self.bytes_since_entry += header.bytes() as u64;
+        self.bytes += header.bytes() as u64;
     }
 
     /// Adds the largest timestamp so far to the time index, when it grew since the last entry.
@@ -89,11 +89,11 @@ impl<I: Io> Segment<I> {
     }
 
     /// Whether the batch may follow in this segment: Kafka's rule of `LogSegment.shouldRoll`.
-    pub(crate) fn takes(&self, header: &Header, config: &crate::LogConfig) -> bool {
+    pub(crate) fn takes(&self, header: &BatchHeader, config: &crate::LogConfig) -> bool {
         if self.bytes == 0 {
             return true;
         }
-        let bytes = self.bytes + header.bytes as u64;
+        let bytes = self.bytes + header.bytes() as u64;
         let age = self.first_timestamp.map(|first| header.max_timestamp.saturating_sub(first));
         bytes <= config.segment_bytes
             && age.is_none_or(|age| age <= config.segment_ms)
@@ -173,8 +173,8 @@ impl<I: Io> Segment<I> {
         self.times.persist(io, &path(dir, base, ".timeindex"), |entry| durable(entry.offset))
     }
 
-    /// Cuts what is known of the segment down to `end` offsets and `bytes` bytes of log. Timestamps
-    /// are forgotten: they are looked at again when asked for.
+    /// Cuts what is known of the segment down to the offsets below `end` and `bytes` bytes of log.
+    /// What was only in memory is forgotten, to be learnt anew from the batches.
     pub(crate) fn truncate(
         &mut self,
         io: &mut I,

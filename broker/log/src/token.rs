@@ -47,11 +47,6 @@ pub fn operation(token: Token) -> Option<Operation> {
     }
 }
 
-/// The 24 bits given to [`pack`].
-pub(crate) fn generation(token: Token) -> u32 {
-    (token.0 >> 32) as u32 & 0x00ff_ffff
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,7 +57,6 @@ mod tests {
             let token = pack(which, 0x0112_3456, 0xfedc_ba98);
             assert_eq!(operation(token), Some(which));
             assert!(KINDS.contains(&kind(token)));
-            assert_eq!(generation(token), 0x0012_3456);
             assert_eq!(partition_index(token), 0xfedc_ba98);
         }
         assert_eq!(operation(Token(99 << 56)), None);

@@ -8,9 +8,8 @@ use millrace_io::{ChunkPool, Io};
 use crate::LogError;
 use crate::ends::Ends;
 use crate::epochs::Epochs;
-use crate::flush::FlushState;
 use crate::partition::PartitionLog;
-use crate::read::{Cursors, WalkError};
+use crate::read::{Cursors, Walk, unwalked};
 use crate::recovery::remove_segment_files;
 use crate::segment::Segment;
 use crate::writer::Gate;
@@ -18,8 +17,7 @@ use crate::writer::Gate;
 impl<I: Io> PartitionLog<I> {
     /// Forgets all records from `offset` on; when it lies within a batch, the whole batch goes.
     /// [`LogError::Busy`] while the kernel works on the file or bytes below `offset` are not
-    /// written: ask again after the next completion. Blocks. The end is durable again with the next
-    /// flush, which the log itself does before it writes anything in the old place.
+    /// written: ask again after the next completion. Blocks, and is durable when it returns.
     pub fn truncate_to(
         &mut self,
         io: &mut I,
@@ -57,22 +55,13 @@ impl<I: Io> PartitionLog<I> {
     fn cut_at(&mut self, io: &mut I, pool: &mut ChunkPool, offset: i64) -> io::Result<()> {
         assert!(!self.writer.is_busy(), "nothing is in flight");
         self.cursors = Cursors::default();
-        let index = self.segment_of(offset);
+        // A segment that is in memory only goes, too: the one before it is not finished yet.
+        let index = self.segment_of(offset).min(self.segment_at(self.writer.segment));
         let limit = self.segments[index].bytes;
-        let found = match self.find(io, index, offset, limit, true) {
-            Ok(found) => found,
-            Err(WalkError::Io(error)) => return Err(error),
-            Err(WalkError::Cold(_)) => unreachable!("reads may block"),
-        };
-        let position = found.unwrap_or(limit);
-        let mut end = offset;
-        if found.is_some() {
-            let mut start = [0; crate::header::HEADER_BYTES];
-            match self.read_log(io, index, position, &mut start, true) {
-                Err(WalkError::Io(error)) => return Err(error),
-                _ => end = i64::from_be_bytes(*start.first_chunk().expect("61 bytes")).min(offset),
-            }
-        }
+        let position = unwalked(self.find(io, index, offset, limit, true))?.unwrap_or(limit);
+        let first = unwalked(Walk::new(index, position, limit, true).peek(self, io))?;
+        let end = first.map_or(offset, |first| first.base_offset.min(offset));
+        let end = end.max(self.ends.log_start());
         self.writer.forget_unwritten();
         self.tail.clear(pool);
         while self.segments.len() > index + 1 {
@@ -82,18 +71,21 @@ impl<I: Io> PartitionLog<I> {
         let base = self.segments[index].base;
         let file = self.open_for_writing(io, base, false)?;
         io.set_file_bytes(&file, position)?;
+        // Before anything is written in the old place, and before an epoch is noted that began there.
+        io.sync(&file)?;
+        io.sync_dir(&self.dir)?;
         self.segments[index].truncate(io, &self.dir, end, position)?;
         self.segments[index].set_file(file);
+        self.walk_to_end(io)?.ok_or(io::ErrorKind::InvalidData)?;
         self.ends.truncate_to(end);
         self.generation = self.generation.wrapping_add(1);
         let refused_at = self.writer.refused_at;
-        self.restart_writer(Gate::Unsettled);
+        self.restart_writer(Gate::Open);
         self.writer.refused_at = refused_at;
         if self.epochs.truncate_to(end) {
             self.epochs.replace(io, &self.dir)?;
         }
-        self.restore_producers(io)?;
-        io.sync_dir(&self.dir)
+        self.restore_producers(io)
     }
 
     /// Forgets everything; the next record has this offset. Same conditions as
@@ -125,7 +117,7 @@ impl<I: Io> PartitionLog<I> {
         self.ends = Ends::empty_at(offset);
         self.generation = self.generation.wrapping_add(1);
         self.cursors = Cursors::default();
-        self.flush = FlushState::default();
+        self.flush.restart();
         self.restart_writer(Gate::Open);
         self.epochs = Epochs::default();
         self.epochs.replace(io, &self.dir)?;

@@ -245,7 +245,7 @@ impl<I: Io> PartitionLog<I> {
             Operation::Write => self.on_written(io, pool, result),
             Operation::Allocate => self.on_allocated(io, result),
             Operation::Seal => self.on_segment_synced(io, result),
-            Operation::Flush => self.on_own_flush(io, token::generation(token), result),
+            Operation::Flush => self.on_own_flush(io, result),
         };
         if self.poison.is_none() && self.writer.is_full && !self.writer.is_busy() {
             progress.refused_from = self.take_back_unwritten(io, pool);

@@ -50,7 +50,7 @@ impl BatchSpec {
         bytes.extend_from_slice(&self.producer.2.to_be_bytes());
         bytes.extend_from_slice(&self.count.to_be_bytes());
         bytes.resize(61 + self.body_bytes, self.fill);
-        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[21..]) as u32;
+        let crc = millrace_wire::crc32c(&bytes[21..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
