@@ -18,6 +18,7 @@ pub mod sim;
 
 pub use chunk::{Chunk, ChunkBlocks, ChunkPool, ChunkSlice};
 pub use interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker};
+pub use ring::RingIo;
 
 /// Direct I/O addresses memory, files and lengths in units of this many bytes. 4 KiB covers every
 /// device with 512-byte or 4 KiB logical blocks.

@@ -76,9 +76,14 @@ impl fmt::Display for RingFacts {
 
 /// Makes a ring like those of the shards, and gives it back.
 pub fn ring() -> Result<RingFacts, RingProblem> {
-    match crate::ring::features() {
-        Ok(features) => Ok(RingFacts { kernel: kernel_release(), features }),
-        Err(e) => Err(explain(e, kernel_release(), io_uring_disabled(), memlock_kib())),
+    let features = crate::ring::features()?;
+    Ok(RingFacts { kernel: kernel_release(), features })
+}
+
+impl From<io::Error> for RingProblem {
+    /// The problem behind the error of a ring's setup on this host.
+    fn from(error: io::Error) -> Self {
+        explain(error, kernel_release(), io_uring_disabled(), memlock_kib())
     }
 }
 

@@ -36,6 +36,7 @@ use bytes::BytesMut;
 use io_uring::{opcode, types::Fd};
 
 use crate::interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker};
+use crate::probe::RingProblem;
 use crate::{ChunkBlocks, ChunkSlice};
 use files::Files;
 pub use files::RingFile;
@@ -82,10 +83,12 @@ pub struct RingIo {
 }
 
 impl RingIo {
-    /// A ring for the calling thread. [`crate::probe`] says in words why it may fail.
+    /// A ring for the calling thread. The error says which limit or setting is in the way: it holds
+    /// a [`RingProblem`].
     pub fn new() -> io::Result<Self> {
+        let in_words = |e: io::Error| io::Error::new(e.kind(), RingProblem::from(e));
         let mut ring = Self {
-            queue: Queue::new()?,
+            queue: Queue::new().map_err(in_words)?,
             sockets: Sockets::new(),
             files: Files::new(),
             ready: VecDeque::new(),

@@ -12,6 +12,9 @@ const SUBMISSIONS: u32 = 256;
 /// Completions the kernel may post before it has to queue them itself, at a price. Submissions and
 /// completions take 80 KiB together, within the smallest memlock limit that a ring can live with.
 const COMPLETIONS: u32 = 4096;
+/// A ring just closed gives its locked memory back a little later.
+const MEMORY_TRIES: u32 = 10;
+const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 /// Kernel workers that may run flushes, allocations and buffered writes: 4 to 8 flushes overlapping
 /// gain throughput, more only add latency.
 const FILE_WORKERS_MAX: u32 = 8;
@@ -110,15 +113,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new() -> io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_coop_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .dontfork()
-            .build(SUBMISSIONS)?;
+        let ring = build()?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         let params = ring.params();
@@ -193,6 +188,28 @@ impl Queue {
 
     pub(super) fn next_completion(&mut self) -> Option<Completion> {
         self.ring.completion().next().map(Completion::from)
+    }
+}
+
+fn build() -> io::Result<IoUring> {
+    let mut tries = 1;
+    loop {
+        let built = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .dontfork()
+            .build(SUBMISSIONS);
+        match built {
+            Err(e) if e.raw_os_error() == Some(libc::ENOMEM) && tries < MEMORY_TRIES => {
+                tries += 1;
+                std::thread::sleep(MEMORY_PAUSE);
+            }
+            built => return built,
+        }
     }
 }
 
