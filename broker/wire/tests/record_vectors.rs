@@ -22,9 +22,9 @@ fn bytes_value(bytes: Option<&[u8]>) -> Value {
     let Some(bytes) = bytes else { return Value::Null };
     match bytes.split_first() {
         Some((first, rest)) if rest.len() > 1000 && rest.iter().all(|byte| byte == first) => {
-            json!({"repeat": support::hex(&[*first]), "times": bytes.len()})
+            json!({"repeat": hex(&[*first]), "times": bytes.len()})
         }
-        _ => Value::from(support::hex(bytes)),
+        _ => Value::from(hex(bytes)),
     }
 }
 
@@ -215,4 +215,8 @@ fn messages_are_written_again_and_convert_to_batches_and_back() {
 /// Records whatever the messages they are in.
 fn flat(messages: Vec<Value>) -> Vec<Value> {
     messages.iter().flat_map(|list| list.as_array().expect("records").clone()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

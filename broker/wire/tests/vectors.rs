@@ -22,7 +22,7 @@ fn check<'a, M: Message<'a> + ToJson>(vector: &Value, bytes: &'a [u8]) -> Result
     let mut writer = Writer::new();
     message.encode(&mut writer, version).map_err(|error| error.to_string())?;
     if writer.bytes() != bytes {
-        return Err(format!("encoded as {}", support::hex(writer.bytes())));
+        return Err(format!("encoded as {:02x?}", writer.bytes()));
     }
     match (0..bytes.len()).find(|end| M::decode(&mut Reader::new(&bytes[..*end]), version).is_ok())
     {

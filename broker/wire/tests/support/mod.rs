@@ -65,7 +65,3 @@ pub(crate) fn unhex(hex: &Value) -> Vec<u8> {
     let digit = |digit: u8| (digit as char).to_digit(16).expect("a hex digit") as u8;
     hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
 }
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
