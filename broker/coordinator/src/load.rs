@@ -99,7 +99,12 @@ fn restore(id: Arc<str>, offsets: Offsets, value: &GroupMetadataValue<'_>) -> Gr
             is_new: false,
             deadline_ms: None,
         };
+        // Kafka never writes an id or a name twice; if it is there, the last one counts.
         group.remove_member(stored.member_id);
+        let namesake = member.instance_id.as_ref().and_then(|id| group.static_members.get(id));
+        if let Some(namesake) = namesake.cloned() {
+            group.remove_member(&namesake);
+        }
         group.add_member(Arc::from(stored.member_id), value.protocol_type, member);
     }
     if !group.members.is_empty() {
@@ -236,5 +241,32 @@ mod tests {
         let member = &groups.groups["h"].members["m"];
         assert_eq!((member.session_timeout_ms, member.rebalance_timeout_ms), (6_000, 6_000));
         assert_eq!(groups.groups["h"].leader, Some(Arc::from("m")));
+    }
+
+    #[test]
+    fn damaged_records_are_refused_or_read_but_never_fatal() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let now = Now { monotonic_ms: 0, wall_ms: 0 };
+        for _ in 0..300 {
+            let mut groups = groups();
+            for _ in 0..30 {
+                let (_, key, value) = KAFKA_RECORDS[random.usize(..KAFKA_RECORDS.len())];
+                let (mut key, mut value) = (bytes(key), bytes(value));
+                for damaged in [&mut key, &mut value] {
+                    for _ in 0..random.usize(..3) {
+                        let place = random.usize(..damaged.len());
+                        damaged[place] = random.u8(..);
+                    }
+                    damaged.truncate(random.usize(damaged.len() - 2..=damaged.len()));
+                }
+                // Either outcome is right; what is read must leave the table sound.
+                let _ = groups.load(&key, random.bool().then_some(&value));
+            }
+            groups.loaded(now);
+            let later = Now { monotonic_ms: u64::MAX, wall_ms: i64::MAX };
+            groups.on_time(later);
+            groups.unload(|_| true);
+            assert_eq!(groups.bytes(), 0);
+        }
     }
 }

@@ -3,4 +3,5 @@
 mod interleavings;
 mod offsets;
 mod scenarios;
+mod tables;
 mod world;
