@@ -36,7 +36,8 @@ fn client(address: SocketAddr, mut chance: u64) -> usize {
             stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             stream
         });
-        let bytes = 1 + next(&mut chance) % if chance.is_multiple_of(3) { PIECE_BYTES_MAX } else { 200 };
+        let bytes =
+            1 + next(&mut chance) % if chance.is_multiple_of(3) { PIECE_BYTES_MAX } else { 200 };
         let piece: Vec<u8> = (0..bytes).map(|n| (n ^ (n >> 8) ^ chance) as u8).collect();
         let mut writer = stream.try_clone().unwrap();
         std::thread::scope(|scope| {

@@ -225,3 +225,79 @@ fn a_reset_ends_both_sides() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
+
+#[test]
+fn a_lying_device_completes_writes_that_it_lost() {
+    let (world, mut io, file) = world_with_file(13);
+    submit_blocks(&mut io, &file, 1, 7, 0, 8);
+    completions(&mut io, 1);
+    world.set_faults(Faults { write_lost_ppm: 1_000_000, ..Faults::default() });
+    submit_blocks(&mut io, &file, 2, 8, 0, 8);
+    assert_eq!(completions(&mut io, 1).remove(0).1.unwrap(), 8 * BLOCK_BYTES);
+    let blocks = blocks_of(&world);
+    assert!(blocks.contains(&Some(7)) && blocks.contains(&Some(8)));
+}
+
+#[test]
+fn slow_operations_take_up_to_a_second() {
+    let (world, mut io, file) = world_with_file(14);
+    world.set_faults(Faults { slow_ppm: 1_000_000, ..Faults::default() });
+    let start = world.now();
+    (0..8).for_each(|n| submit_blocks(&mut io, &file, n, 7, n as usize, 1));
+    completions(&mut io, 8);
+    assert!((100..1_010).contains(&world.now().ms_since(start)));
+}
+
+#[test]
+fn short_sends_lose_and_repeat_nothing() {
+    let world = SimWorld::new(15);
+    let mut io = world.make_io();
+    let (_, address) = io.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut client = world.connect(address).unwrap();
+    io.wait(None).unwrap();
+    let Some(Event::Accepted { stream, .. }) = io.next_event() else { panic!("accepted") };
+    let socket = io.adopt(stream).unwrap();
+    world.set_faults(Faults { short_send_ppm: 1_000_000, ..Faults::default() });
+    let bytes: Vec<u8> = (0..60_000u32).map(|n| (n / 3) as u8).collect();
+    let (mut sent, mut calls) = (0, 0);
+    while sent < bytes.len() {
+        sent += io.send(socket, &[IoSlice::new(&bytes[sent..])]).unwrap();
+        calls += 1;
+    }
+    let mut got = vec![0; bytes.len()];
+    client.read_exact(&mut got).unwrap();
+    assert!(calls > 1 && got == bytes);
+}
+
+#[test]
+fn a_forgetful_page_cache_makes_sends_cold() {
+    let (world, mut io, file) = world_with_file(16);
+    submit_blocks(&mut io, &file, 1, 7, 0, 2);
+    completions(&mut io, 1);
+    assert!(!io.is_cached(&file, 0, 10), "direct writes bypass the cache");
+    io.submit_fetch_pages(Token(2), &file, 0, BLOCK_BYTES);
+    completions(&mut io, 1).remove(0).1.unwrap();
+    assert!(io.is_cached(&file, 0, BLOCK_BYTES) && !io.is_cached(&file, 0, BLOCK_BYTES + 1));
+    world.set_faults(Faults { cache_miss_ppm: 1_000_000, ..Faults::default() });
+    assert!(!io.is_cached(&file, 0, BLOCK_BYTES));
+    world.refuse_direct_io(true);
+    let error = io.open(Path::new(FILE), OpenMode::Direct).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn nothing_completes_after_the_power_went() {
+    let (world, mut io, file) = world_with_file(17);
+    submit_blocks(&mut io, &file, 1, 7, 0, 1);
+    world.cut_power_after(0);
+    io.wait(None).unwrap();
+    assert!(world.is_power_off() && io.next_event().is_none());
+    io.sync(&file).unwrap_err();
+    io.write_at(&file, 0, b"x").unwrap_err();
+    io.read_at(&file, 0, &mut [0]).unwrap_err();
+    let next_life = world.power_cut(1);
+    assert!(!next_life.is_power_off());
+    let mut io = next_life.make_io();
+    let file = io.open(Path::new(FILE), OpenMode::ReadWrite).unwrap();
+    io.write_at(&file, 0, b"x").unwrap();
+}
