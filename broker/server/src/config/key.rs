@@ -83,10 +83,8 @@ pub enum Range {
 pub enum Dynamic {
     /// Only at start.
     No,
-    /// For one broker or for all.
-    Cluster,
-    /// For one broker.
-    PerBroker,
+    /// At any time, for one broker or for all.
+    Yes,
 }
 
 /// How Kafka ranks the key's importance.

@@ -49,24 +49,30 @@ fn sections() -> [(&'static str, Vec<&'static Key>); 4] {
     ]
 }
 
-/// The table for a terminal.
-pub fn as_text() -> String {
+/// The table for a terminal, of the keys whose names contain a word.
+pub fn as_text(word: &str) -> String {
     let mut text = String::new();
-    for (title, keys) in sections() {
+    for (title, mut keys) in sections() {
+        keys.retain(|key| key.name.contains(word));
+        if keys.is_empty() {
+            continue;
+        }
         let _ = writeln!(text, "{title}\n");
         for key in keys {
-            let _ =
-                writeln!(text, "{}  [{}; default {}]", key.name, expected(key), default_text(key));
-            let _ = writeln!(text, "    {}", key.doc);
-            match treatment_text(key) {
-                line if line.is_empty() => {}
-                line => drop(writeln!(text, "    {line}")),
+            let (takes, default) = (expected(key), default_text(key));
+            let _ = writeln!(text, "{}  [{takes}; default {default}]\n    {}", key.name, key.doc);
+            let treatment = treatment_text(key);
+            if !treatment.is_empty() {
+                let _ = writeln!(text, "    {treatment}");
             }
         }
         text.push('\n');
     }
-    text.push_str("Keys that Kafka no longer has\n\n");
-    for (name, what) in obsolete::all() {
+    let old: Vec<_> = obsolete::all().filter(|(name, _)| name.contains(word)).collect();
+    if !old.is_empty() {
+        text.push_str("Keys that Kafka no longer has\n\n");
+    }
+    for (name, what) in old {
         let _ = writeln!(text, "{name}\n    {}", obsolete_text(what));
     }
     text
@@ -88,12 +94,7 @@ pub fn as_markdown() -> String {
             "| key | takes | default | dynamic | meaning |\n| --- | --- | --- | --- | --- |\n",
         );
         for key in keys {
-            let dynamic = match (key.dynamic, key.inherits) {
-                (Dynamic::No, _) => "",
-                (_, [_, ..]) => "yes",
-                (Dynamic::Cluster, _) => "yes",
-                (Dynamic::PerBroker, _) => "per broker",
-            };
+            let dynamic = if key.dynamic == Dynamic::Yes { "yes" } else { "" };
             let inherits = match key.inherits.iter().map(|(name, _)| *name).collect::<Vec<_>>() {
                 names if names.is_empty() => String::new(),
                 names => format!(" Inherits from `{}`.", names.join("`, `")),

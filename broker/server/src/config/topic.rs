@@ -139,6 +139,9 @@ fn inherited<'a>(layers: &'a Layers, key: &Key) -> Option<Cow<'a, str>> {
     Some(Cow::Owned(number.to_string()))
 }
 
+const TIERED_REFUSAL: &str = "Tiered Storage functionality is disabled in the broker. Topic \
+                              cannot be configured with remote log storage.";
+
 /// Checks settings that someone wants to give to a topic; `None` is a null value.
 ///
 /// # Errors
@@ -165,7 +168,10 @@ pub fn check_topic<'a>(
         key.check(value).map_err(|bad| bad.to_string())?;
         let is_default = key.default == Some(value.trim());
         if let (Treatment::Refused(reason), false) = (key.treatment, is_default) {
-            return Err(format!("Invalid value {value} for configuration {name}: {reason}"));
+            return Err(match name.as_str() {
+                "remote.storage.enable" => TIERED_REFUSAL.into(),
+                _ => format!("Invalid value {value} for configuration {name}: {reason}"),
+            });
         }
     }
     let decided = config.topic(&map);

@@ -16,7 +16,7 @@ const fn topic_key(
     inherits: &'static [(&'static str, i64)],
     doc: &'static str,
 ) -> Key {
-    let (level, dynamic) = (Level::Medium, Dynamic::Cluster);
+    let (level, dynamic) = (Level::Medium, Dynamic::Yes);
     Key { name, kind, default, range, level, dynamic, treatment, doc, inherits }
 }
 

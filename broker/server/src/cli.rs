@@ -1,0 +1,200 @@
+//! The command line: what it accepts, what it teaches, and what it says about mistakes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{BROKER_KEYS, TOPIC_KEYS, nearest, reference};
+
+const ABOUT: &str = "A message broker for Linux that speaks the Apache Kafka protocol.
+
+Without a command it serves: it listens on 127.0.0.1:9092, keeps its data in ./millrace-data, and \
+needs nothing else installed. Every Kafka client works unchanged.";
+
+const EXAMPLES: &str = "Examples:
+  millrace
+      serve with the defaults
+  millrace serve server.properties
+      serve with a file of Kafka's keys
+  millrace serve --override log.dirs=/data --override listeners=PLAINTEXT://0.0.0.0:9092
+      serve with single keys set
+  millrace config retention
+      what the keys with this word mean
+
+Any Kafka tool can be the client, for instance:
+  kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --create --topic first
+  kcat -b 127.0.0.1:9092 -L";
+
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, about = ABOUT, after_help = EXAMPLES)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Overrides {
+    /// Sets one key above the file; may be repeated.
+    #[arg(long = "override", value_name = "KEY=VALUE", global = true)]
+    overrides: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve clients until SIGTERM or Ctrl-C.
+    Serve {
+        /// Java properties file with Kafka's keys.
+        #[arg(value_name = "server.properties")]
+        file: Option<PathBuf>,
+    },
+    /// Print every configuration key with type, default and meaning.
+    Config {
+        /// Only keys whose name contains this.
+        word: Option<String>,
+        /// The whole reference as Markdown (docs/config.md).
+        #[arg(long, conflicts_with = "word")]
+        markdown: bool,
+    },
+}
+
+/// What the user wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Serve, with the keys of a file and then those of the command line.
+    Serve {
+        /// A properties file.
+        file: Option<PathBuf>,
+        /// Texts of the form KEY=VALUE.
+        overrides: Vec<String>,
+    },
+    /// Print this and end well.
+    Print(String),
+    /// Print this as an error and end with exit code 2.
+    Refuse(String),
+}
+
+/// Reads the command line, the program's name first.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Action {
+    let line: Vec<OsString> = line.into_iter().collect();
+    if let Some(lesson) = line.iter().skip(1).find_map(|word| lesson(word.to_str()?)) {
+        return Action::Refuse(lesson);
+    }
+    match Line::try_parse_from(&line) {
+        Ok(Line { command, overrides: Overrides { overrides } }) => match command {
+            None => Action::Serve { file: None, overrides },
+            Some(Command::Serve { file }) => Action::Serve { file, overrides },
+            Some(Command::Config { markdown: true, .. }) => Action::Print(reference::as_markdown()),
+            Some(Command::Config { word, .. }) => keys(word.as_deref().unwrap_or_default()),
+        },
+        Err(error)
+            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
+        {
+            Action::Print(error.to_string())
+        }
+        Err(error) => {
+            let file = line.get(1).and_then(|word| word.to_str());
+            let hint = file
+                .filter(|word| error.kind() == ErrorKind::InvalidSubcommand && word.contains('.'))
+                .map(|word| format!("\n  a file goes after the command: millrace serve {word}\n"));
+            Action::Refuse(format!("{error}{}", hint.unwrap_or_default()))
+        }
+    }
+}
+
+/// Options of Kafka's own scripts that mean nothing here, and what to do instead.
+fn lesson(word: &str) -> Option<String> {
+    match word.split('=').next()? {
+        "--zookeeper" => Some(
+            "millrace: there is no ZooKeeper, neither here nor in Kafka since 4.0. Topics and \
+             settings are kept in the broker's own data folder. Start `millrace` alone, and give \
+             Kafka's tools `--bootstrap-server 127.0.0.1:9092` in place of `--zookeeper`."
+                .into(),
+        ),
+        "-daemon" | "--daemon" => Some(
+            "millrace: it always runs in the foreground. Let a service manager run it, or the \
+             shell: `millrace serve server.properties &`."
+                .into(),
+        ),
+        "--bootstrap-server" => Some(
+            "millrace: this is the broker, not a client. Use Kafka's tools or kcat, such as \
+             `kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --list`."
+                .into(),
+        ),
+        _ => None,
+    }
+}
+
+fn keys(word: &str) -> Action {
+    match reference::as_text(word) {
+        text if !text.is_empty() => Action::Print(text),
+        _ => {
+            let names = BROKER_KEYS.iter().chain(TOPIC_KEYS).map(|key| key.name);
+            let hint = match nearest(word, names) {
+                Some(near) => format!("the nearest is {near}"),
+                None => "`millrace config` lists all".into(),
+            };
+            Action::Refuse(format!("millrace: no key contains {word}; {hint}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Action {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn serves_by_default() {
+        let serve = |file: Option<&str>, overrides: &[&str]| Action::Serve {
+            file: file.map(PathBuf::from),
+            overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
+        };
+        for (line, expected) in [
+            ("millrace", serve(None, &[])),
+            ("millrace serve", serve(None, &[])),
+            ("millrace serve x.properties", serve(Some("x.properties"), &[])),
+            ("millrace --override a=b", serve(None, &["a=b"])),
+            ("millrace serve x --override a=b --override c=d", serve(Some("x"), &["a=b", "c=d"])),
+        ] {
+            assert_eq!(parsed(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn prints_what_is_asked_for() {
+        for (line, part) in [
+            ("millrace --version", "millrace 0."),
+            ("millrace --help", "millrace serve server.properties"),
+            ("millrace config", "log.segment.bytes  [INT, at least 1048576; default 1073741824]"),
+            ("millrace config acks", "millrace.acks.all"),
+            ("millrace config --markdown", "# Configuration"),
+        ] {
+            let Action::Print(text) = parsed(line) else { panic!("{line} does not print") };
+            assert!(text.contains(part), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        for (line, part) in [
+            ("millrace serv", "'serve'"),
+            ("millrace server.properties", "millrace serve server.properties"),
+            ("millrace --zookeeper localhost:2181", "--bootstrap-server 127.0.0.1:9092"),
+            ("millrace serve --zookeeper=localhost:2181", "there is no ZooKeeper"),
+            ("millrace -daemon x.properties", "runs in the foreground"),
+            ("millrace serve --overide a=b", "'--override'"),
+            ("millrace config retenton.ms", "the nearest is retention.ms"),
+            ("millrace config xyzzy", "`millrace config` lists all"),
+        ] {
+            let Action::Refuse(text) = parsed(line) else { panic!("{line} is not refused") };
+            assert!(text.contains(part), "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! Requests and what comes of them. Texts are those that Kafka 4.3.1 gave for the same requests.
+
+use millrace_wire::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use millrace_wire::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
+use millrace_wire::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
+use millrace_wire::messages::delete_topics_request::DeleteTopicState;
+use millrace_wire::messages::incremental_alter_configs_request as incremental;
+use millrace_wire::messages::{
+    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    IncrementalAlterConfigsRequest,
+};
+
+use super::*;
+use crate::metadata::image::Endpoint;
+use crate::metadata::{Change, MetadataRecord, ResourceType, changes};
+
+/// A cluster of one, changed by decisions as the broker does it.
+struct World {
+    image: Image,
+    config: Config,
+    next: u64,
+}
+
+impl World {
+    fn new(set: &[(&str, &str)]) -> Self {
+        let config = Config::of(set.iter().copied()).expect("legal values");
+        let mut world = Self { image: Image::default(), config, next: 1000 };
+        world.start();
+        world
+    }
+
+    fn start(&mut self) {
+        self.image.lead(self.image.leader_epoch() + 1);
+        let endpoint = Endpoint {
+            listener: "PLAINTEXT".into(),
+            host: "h".into(),
+            port: 9092,
+            security_protocol: 0,
+        };
+        let own = Registration {
+            incarnation: Uuid::from_halves(7, 7),
+            endpoints: vec![endpoint],
+            directories: vec![Uuid::from_halves(5, 5)],
+        };
+        let records = self.with(|controller| controller.begin(&own));
+        self.apply(&records);
+    }
+
+    fn with<T>(&mut self, decide: impl FnOnce(&mut Controller<'_>) -> T) -> T {
+        let next = &mut self.next;
+        let mut random = || {
+            *next += 1;
+            *next
+        };
+        let directory = Uuid::from_halves(5, 5);
+        let (image, config) = (&self.image, &self.config);
+        decide(&mut Controller { image, config, directory, random: &mut random })
+    }
+
+    fn apply(&mut self, records: &[MetadataRecord]) {
+        self.image.apply(records).expect("decided against this image");
+    }
+
+    fn create(&mut self, topics: Vec<CreatableTopic<'_>>) -> Vec<String> {
+        let request = CreateTopicsRequest { topics: topics.into(), ..Default::default() };
+        let (records, answers) = self.with(|controller| controller.create_topics(&request));
+        self.apply(&records);
+        answers.iter().map(|answer| shown(&answer.outcome)).collect()
+    }
+
+    fn grow(&mut self, topic: CreatePartitionsTopic<'_>) -> String {
+        let request = CreatePartitionsRequest { topics: vec![topic].into(), ..Default::default() };
+        let (records, answers) = self.with(|controller| controller.create_partitions(&request));
+        self.apply(&records);
+        shown(&answers[0].outcome)
+    }
+
+    fn alter(&mut self, kind: i8, name: &str, changes: &[(&str, i8, Option<&str>)]) -> String {
+        let configs: Vec<_> = changes
+            .iter()
+            .map(|(name, operation, value)| incremental::AlterableConfig {
+                name,
+                config_operation: *operation,
+                value: *value,
+                ..Default::default()
+            })
+            .collect();
+        let resource = incremental::AlterConfigsResource {
+            resource_type: kind,
+            resource_name: name,
+            configs: configs.into(),
+            ..Default::default()
+        };
+        let resources = vec![resource].into();
+        let request = IncrementalAlterConfigsRequest { resources, ..Default::default() };
+        let (records, answers) =
+            self.with(|controller| controller.incremental_alter_configs(&request));
+        self.apply(&records);
+        shown(&answers[0].outcome)
+    }
+
+    fn topic_config(&self, topic: &str) -> String {
+        let configs = &self.image.topic(topic).expect("created").config;
+        configs.iter().map(|(key, value)| format!("{key}={value} ")).collect()
+    }
+}
+
+fn shown<T>(outcome: &Result<T, Refusal>) -> String {
+    match outcome {
+        Ok(_) => "ok".into(),
+        Err(refusal) => format!("{} {}", refusal.error.code(), refusal.message),
+    }
+}
+
+fn topic(name: &str, partitions: i32, factor: i16) -> CreatableTopic<'_> {
+    let (num_partitions, replication_factor) = (partitions, factor);
+    CreatableTopic { name, num_partitions, replication_factor, ..Default::default() }
+}
+
+fn assigned<'a>(name: &'a str, lists: &[(i32, &[i32])]) -> CreatableTopic<'a> {
+    let assignments: Vec<_> = lists
+        .iter()
+        .map(|(partition_index, ids)| CreatableReplicaAssignment {
+            partition_index: *partition_index,
+            broker_ids: ids.to_vec().into(),
+            ..Default::default()
+        })
+        .collect();
+    CreatableTopic { assignments: assignments.into(), ..topic(name, -1, -1) }
+}
+
+#[test]
+fn creates_topics_by_kafkas_rules() {
+    let mut world = World::new(&[("num.partitions", "3")]);
+    let (long, longer) = ("x".repeat(249), "x".repeat(250));
+    let longer_text = format!(
+        "17 Topic name is invalid: the length of '{longer}' is longer than the max allowed \
+         length 249"
+    );
+    let bad = "contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'";
+    let factor = "38 Replication factor must be larger than 0, or -1 to use the default value.";
+    let count = "37 Number of partitions was set to an invalid non-positive value.";
+    let rows = [
+        (topic("a.b", 2, 1), "ok".to_owned()),
+        (topic("a.b", 2, 1), "36 Topic 'a.b' already exists.".into()),
+        (topic("a_b", 2, 1), "17 Topic 'a_b' collides with existing topic: a.b".into()),
+        (topic("", 1, 1), "17 Topic name is invalid: the empty string is not allowed".into()),
+        (topic(".", 1, 1), "17 Topic name is invalid: '.' is not allowed".into()),
+        (topic("..", 1, 1), "17 Topic name is invalid: '..' is not allowed".into()),
+        (topic("a b", 1, 1), format!("17 Topic name is invalid: 'a b' {bad}")),
+        (topic("ü", 1, 1), format!("17 Topic name is invalid: 'ü' {bad}")),
+        (topic(&long, 1, 1), "ok".into()),
+        (topic(&longer, 1, 1), longer_text),
+        (
+            topic("__cluster_metadata", 1, 1),
+            "42 Creation of internal topic __cluster_metadata is prohibited.".into(),
+        ),
+        (
+            topic("rf2", 1, 2),
+            "38 Unable to replicate the partition 2 time(s): The target replication factor of 2 \
+             cannot be reached because only 1 broker(s) are registered or some brokers have all \
+             their log directories cordoned."
+                .into(),
+        ),
+        (topic("rf0", 1, 0), factor.into()),
+        (topic("rfm2", 1, -2), factor.into()),
+        (topic("p0", 0, 1), count.into()),
+        (topic("pm2", -2, 1), count.into()),
+        (topic("defaults", -1, -1), "ok".into()),
+        (topic("big", 10_001, 1), "44 Excessively large number of partitions per request.".into()),
+        (assigned("m1", &[(0, &[1]), (1, &[1])]), "ok".into()),
+        (
+            assigned("m2", &[(0, &[2])]),
+            "39 The manual partition assignment includes broker 2, but no such broker is \
+             registered."
+                .into(),
+        ),
+        (
+            assigned("m3", &[(0, &[1, 1])]),
+            "39 The manual partition assignment includes the broker 1 more than once.".into(),
+        ),
+        (
+            assigned("m4", &[(0, &[1]), (2, &[1])]),
+            "39 partitions should be a consecutive 0-based integer sequence".into(),
+        ),
+        (
+            assigned("m5", &[(0, &[])]),
+            "39 The manual partition assignment includes an empty replica list.".into(),
+        ),
+    ];
+    for (topic, expected) in rows {
+        let name = topic.name.to_owned();
+        assert_eq!(world.create(vec![topic]), [expected], "{name}");
+    }
+    assert_eq!(world.image.topic("defaults").expect("created").partitions.len(), 3);
+    let twice = vec![topic("new", 1, 1), topic("once", 1, 1), topic("new", 1, 1)];
+    assert_eq!(world.create(twice), ["42 Duplicate topic name.", "ok"]);
+}
+
+#[test]
+fn creates_topics_with_their_settings_or_only_validates() {
+    let mut world = World::new(&[]);
+    for (name, value, expected) in [
+        ("retention.ms", Some("5"), "ok"),
+        (
+            "retention.ms",
+            Some("x"),
+            "40 Invalid value x for configuration retention.ms: Not a number of type LONG",
+        ),
+        ("foo", Some("x"), "40 Unknown topic config name: foo"),
+        ("retention.ms", None, "40 Null value not supported for topic configs: retention.ms"),
+        (
+            "remote.storage.enable",
+            Some("true"),
+            "40 Tiered Storage functionality is disabled in the broker. Topic cannot be \
+             configured with remote log storage.",
+        ),
+    ] {
+        let config = CreatableTopicConfig { name, value, ..Default::default() };
+        let wanted = CreatableTopic { configs: vec![config].into(), ..topic("t", 1, 1) };
+        let request = CreateTopicsRequest {
+            topics: vec![wanted].into(),
+            validate_only: true,
+            ..Default::default()
+        };
+        let (records, answers) = world.with(|controller| controller.create_topics(&request));
+        assert_eq!((records.len(), &*shown(&answers[0].outcome)), (0, expected));
+        let request = CreateTopicsRequest { validate_only: false, ..request };
+        let (records, _) = world.with(|controller| controller.create_topics(&request));
+        assert_eq!(records.len(), if expected == "ok" { 3 } else { 0 });
+    }
+}
+
+#[test]
+fn deletes_by_name_and_by_id() {
+    let mut world = World::new(&[]);
+    world.create(vec![topic("a", 2, 1), topic("b", 1, 1)]);
+    let id = world.image.topic("b").expect("created").id;
+    let by_name =
+        DeleteTopicsRequest { topic_names: vec!["a", "nope", "a"].into(), ..Default::default() };
+    let state = |name, topic_id| DeleteTopicState { name, topic_id, ..Default::default() };
+    let by_id = DeleteTopicsRequest {
+        topics: vec![
+            state(None, id),
+            state(None, Uuid::from_halves(9, 9)),
+            state(Some("a"), id),
+            state(None, Uuid::ZERO),
+        ]
+        .into(),
+        ..Default::default()
+    };
+    for (request, version, expected) in [
+        (
+            by_name,
+            5,
+            &[
+                "ok",
+                "3 This server does not host this topic-partition.",
+                "42 Duplicate topic name.",
+            ][..],
+        ),
+        (
+            by_id,
+            6,
+            &[
+                "ok",
+                "100 This server does not host this topic ID.",
+                "42 You may not specify both topic name and topic id.",
+                "42 Neither topic name nor id were specified.",
+            ],
+        ),
+    ] {
+        let (records, answers) =
+            world.with(|controller| controller.delete_topics(&request, version));
+        let outcomes: Vec<_> = answers.iter().map(|answer| shown(&answer.outcome)).collect();
+        assert_eq!(outcomes, expected);
+        world.apply(&records);
+    }
+    assert_eq!(world.image.topics().len(), 0);
+    world.create(vec![topic("b", 1, 1)]);
+    assert_ne!(world.image.topic("b").expect("made again").id, id, "another topic");
+}
+
+#[test]
+fn partitions_only_grow() {
+    let mut world = World::new(&[]);
+    world.create(vec![topic("t", 2, 1)]);
+    let to = |name, count| CreatePartitionsTopic {
+        name,
+        count,
+        assignments: None,
+        ..Default::default()
+    };
+    let with = |count, lists: &[&[i32]]| {
+        let lists = lists.iter().map(|ids| CreatePartitionsAssignment {
+            broker_ids: ids.to_vec().into(),
+            ..Default::default()
+        });
+        let lists: Vec<_> = lists.collect();
+        CreatePartitionsTopic { assignments: Some(lists.into()), ..to("t", count) }
+    };
+    let includes = "39 The manual partition assignment includes";
+    let rows = [
+        (to("t", 2), "37 Topic already has 2 partition(s).".to_owned()),
+        (
+            to("t", 1),
+            "37 The topic t currently has 2 partition(s); 1 would not be an increase.".into(),
+        ),
+        (
+            to("t", -1),
+            "37 The topic t currently has 2 partition(s); -1 would not be an increase.".into(),
+        ),
+        (to("t", 3), "ok".into()),
+        (to("nope", 3), "3 This server does not host this topic-partition.".into()),
+        (
+            with(5, &[&[1]]),
+            "39 Attempted to add 2 additional partition(s), but only 1 assignment(s) were \
+             specified."
+                .into(),
+        ),
+        (with(4, &[&[7]]), format!("{includes} broker 7, but no such broker is registered.")),
+        (with(4, &[&[1, 1]]), format!("{includes} the broker 1 more than once.")),
+        (with(4, &[&[]]), format!("{includes} an empty replica list.")),
+        (with(4, &[&[1]]), "ok".into()),
+        (to("t", 20_000), "44 Excessively large number of partitions per request.".into()),
+    ];
+    for (topic, expected) in rows {
+        assert_eq!(world.grow(topic), expected);
+    }
+    assert_eq!(world.image.topic("t").expect("created").partitions.len(), 4);
+}
+
+#[test]
+fn settings_of_topics_change_all_or_not_at_all() {
+    let (set, delete, append, subtract) = (0, 1, 2, 3);
+    let mut world = World::new(&[]);
+    world.create(vec![topic("t", 1, 1)]);
+    for (name, key, operation, value, expected, left) in [
+        ("t", "retention.ms", set, Some("10"), "ok", "retention.ms=10 "),
+        (
+            "t",
+            "retention.ms",
+            set,
+            Some("x"),
+            "40 Invalid value x for configuration retention.ms: Not a number of type LONG",
+            "retention.ms=10 ",
+        ),
+        ("t", "foo", set, Some("x"), "40 Unknown topic config name: foo", "retention.ms=10 "),
+        (
+            "nope",
+            "retention.ms",
+            set,
+            Some("1"),
+            "3 The topic 'nope' does not exist.",
+            "retention.ms=10 ",
+        ),
+        (
+            "",
+            "retention.ms",
+            set,
+            Some("1"),
+            "42 Default topic resources are not allowed.",
+            "retention.ms=10 ",
+        ),
+        (
+            "t",
+            "retention.ms",
+            append,
+            Some("1"),
+            "40 Can't APPEND to key retention.ms because its type is not LIST.",
+            "retention.ms=10 ",
+        ),
+        (
+            "t",
+            "retention.ms",
+            subtract,
+            Some("1"),
+            "40 Can't SUBTRACT to key retention.ms because its type is not LIST.",
+            "retention.ms=10 ",
+        ),
+        (
+            "t",
+            "retention.ms",
+            set,
+            None,
+            "42 Null value not supported for : retention.ms",
+            "retention.ms=10 ",
+        ),
+        ("t", "retention.ms", delete, Some(""), "ok", ""),
+        ("t", "foo", delete, Some(""), "ok", ""),
+        ("t", "cleanup.policy", append, Some("compact"), "ok", "cleanup.policy=delete,compact "),
+        ("t", "cleanup.policy", append, Some("compact"), "ok", "cleanup.policy=delete,compact "),
+        ("t", "cleanup.policy", subtract, Some("compact,zzz"), "ok", "cleanup.policy=delete "),
+        ("t", "cleanup.policy", subtract, Some("delete"), "ok", "cleanup.policy= "),
+        ("t", "cleanup.policy", delete, None, "ok", ""),
+    ] {
+        let found = world.alter(2, name, &[(key, operation, value)]);
+        assert_eq!((&*found, &*world.topic_config("t")), (expected, left), "{key} {value:?}");
+    }
+    let twice = [("retention.ms", set, Some("1")), ("retention.ms", set, Some("2"))];
+    assert_eq!(world.alter(2, "t", &twice), "42 Error due to duplicate config keys");
+    let half = [("retention.ms", set, Some("77")), ("foo", set, Some("2"))];
+    assert_eq!(world.alter(2, "t", &half), "40 Unknown topic config name: foo");
+    assert_eq!(world.topic_config("t"), "");
+}
+
+#[test]
+fn settings_of_brokers_are_those_that_may_change() {
+    let mut world = World::new(&[]);
+    for (name, key, value, expected) in [
+        ("1", "log.retention.ms", "5", "ok"),
+        ("", "message.max.bytes", "2000000", "ok"),
+        ("1", "leader.replication.throttled.rate", "5", "ok"),
+        (
+            "1",
+            "log.retention.ms",
+            "x",
+            "42 Invalid value x for configuration log.retention.ms: Not a number of type LONG",
+        ),
+        (
+            "1",
+            "num.partitions",
+            "2",
+            "42 Cannot update these configs dynamically: [num.partitions]",
+        ),
+        (
+            "",
+            "min.insync.replicas",
+            "0",
+            "42 Invalid value 0 for configuration min.insync.replicas: Value must be at least 1",
+        ),
+        ("1", "foo", "1", "42 Unknown broker config name: foo"),
+        (
+            "2",
+            "log.retention.ms",
+            "5",
+            "42 Unexpected broker id, expected 1 or empty string, but received 2",
+        ),
+    ] {
+        assert_eq!(world.alter(4, name, &[(key, 0, Some(value))]), expected, "{name} {key}");
+    }
+    assert_eq!(world.alter(8, "1", &[("x.Y", 0, Some("INFO"))]), "40 Logger x.Y does not exist!");
+    let own = world.image.configs(ResourceType::Broker, "1").expect("set");
+    assert_eq!(own.len(), 2);
+    let all = world.image.configs(ResourceType::Broker, "").expect("set");
+    let config = world.config.with_dynamic(all, own).expect("checked before");
+    let topic = config.topic(&Default::default());
+    assert_eq!((topic.retention_ms, topic.max_message_bytes), (5, 2_000_000));
+}
+
+#[test]
+fn the_older_alter_configs_replaces_all() {
+    let mut world = World::new(&[]);
+    world.create(vec![topic("t", 1, 1)]);
+    world.alter(2, "t", &[("retention.ms", 0, Some("1")), ("flush.ms", 0, Some("2"))]);
+    let config = AlterableConfig { name: "flush.ms", value: Some("3"), ..Default::default() };
+    let resource = AlterConfigsResource {
+        resource_type: 2,
+        resource_name: "t",
+        configs: vec![config].into(),
+        ..Default::default()
+    };
+    let request = AlterConfigsRequest { resources: vec![resource].into(), ..Default::default() };
+    let (records, _) = world.with(|controller| controller.alter_configs(&request));
+    world.apply(&records);
+    assert_eq!(world.topic_config("t"), "flush.ms=3 ");
+}
+
+#[test]
+fn every_start_raises_the_epochs() {
+    let mut world = World::new(&[]);
+    world.create(vec![topic("t", 2, 1)]);
+    for start in 1..4 {
+        let before = world.image.clone();
+        world.start();
+        let broker = &world.image.brokers()[&1];
+        assert!(!broker.fenced && broker.epoch > before.last_offset());
+        assert_eq!(world.image.leader_epoch(), start + 1);
+        for partition in &world.image.topic("t").expect("created").partitions {
+            assert_eq!((partition.leader_epoch, partition.partition_epoch), (start, start));
+            assert_eq!((partition.leader, &*partition.isr), (1, &[1][..]));
+        }
+        assert_eq!(changes(&before, &world.image).len(), 3, "two partitions and the broker");
+    }
+    let (first, record) = world.with(|controller| controller.allocate_producer_ids());
+    world.apply(&[record]);
+    assert_eq!((first, world.image.next_producer_id()), (0, 1000));
+}
+
+#[test]
+fn automatic_creation_skips_what_cannot_be() {
+    let mut world = World::new(&[("offsets.topic.num.partitions", "5")]);
+    let names = ["a", "b c", "__consumer_offsets", "a"];
+    let records = world.with(|controller| controller.auto_create_topics(names));
+    let before = world.image.clone();
+    world.apply(&records);
+    let added: Vec<(String, usize)> = changes(&before, &world.image)
+        .into_iter()
+        .filter_map(|change| match change {
+            Change::TopicAdded(topic) => Some((topic.name.to_string(), topic.partitions.len())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(added, [("a".to_owned(), 1), ("__consumer_offsets".to_owned(), 5)]);
+    let offsets = world.image.topic("__consumer_offsets").expect("created");
+    assert!(offsets.is_internal() && world.config.topic(&offsets.config).cleanup_policy.compact);
+}
