@@ -23,6 +23,10 @@ pub struct Cli {
 pub enum Command {
     /// Load a broker, measure it, verify every record, write a report folder
     Run(Box<RunArgs>),
+    /// The matrix of acks and batch sizes in about 30 seconds, every record verified
+    Quickstart(QuickstartArgs),
+    /// Read a topic from its beginning as fast as it comes, and say what that costs the broker
+    Consume(ConsumeArgs),
 }
 
 /// Where the broker is and which CPUs the client uses.
@@ -177,8 +181,8 @@ pub struct QuickstartArgs {
     /// CPUs for the client
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
-    /// Measured time of each cell of the matrix
-    #[arg(long, default_value = "1500ms", value_parser = parse_duration)]
+    /// Measured time of each cell of the matrix at its fixed rate
+    #[arg(long, default_value = "800ms", value_parser = parse_duration)]
     pub duration: Duration,
     /// Folder for the report [default: loadgen-report-TIME]
     #[arg(long)]
@@ -288,8 +292,10 @@ pub enum Switch {
 impl RunArgs {
     /// All options at their defaults.
     pub fn with_defaults() -> Self {
-        let Command::Run(args) = Cli::parse_from(["loadgen", "run"]).command;
-        *args
+        match Cli::parse_from(["loadgen", "run"]).command {
+            Command::Run(args) => *args,
+            _ => unreachable!("`loadgen run` parses as run"),
+        }
     }
 
     /// What contradicts itself, in one sentence.

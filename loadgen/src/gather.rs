@@ -206,7 +206,8 @@ impl Gatherer {
         ));
     }
 
-    fn read(&mut self) {
+    /// Reads the broker, the machine and the threads now.
+    pub fn read(&mut self) {
         let threads = self
             .progress
             .iter()

@@ -90,6 +90,11 @@ impl Latencies {
         (!self.counts.is_empty()).then(|| self.counts.max() as f64 / 1e3)
     }
 
+    /// Samples above a time.
+    pub fn count_above_us(&self, us: f64) -> u64 {
+        self.counts.len() - self.counts.count_between(0, (us * 1e3) as u64)
+    }
+
     /// The mean in microseconds.
     pub fn mean_us(&self) -> f64 {
         self.counts.mean() / 1e3

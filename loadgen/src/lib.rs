@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod batch;
+pub mod catchup;
 pub mod clock;
 pub mod cluster;
 pub mod cost;
@@ -18,6 +19,7 @@ pub mod judge;
 pub mod machine;
 pub mod payload;
 pub mod plan;
+pub mod quickstart;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -1,11 +1,11 @@
 //! The `loadgen` program: commands, exit status, what is printed.
 
 use clap::Parser;
-use loadgen::args::{Cli, Command, RunArgs};
-use loadgen::clock;
+use loadgen::args::{Cli, Command, ConsumeArgs, QuickstartArgs, RunArgs};
 use loadgen::gather::Live;
-use loadgen::report::text;
+use loadgen::report::{text, write_json};
 use loadgen::run::{self, BrokerProcess, RunError, Surroundings};
+use loadgen::{catchup, clock, quickstart};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +18,8 @@ fn main() -> ExitCode {
     let command = command.join(" ");
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args, &command),
+        Command::Quickstart(args) => quickstart(&args, &command),
+        Command::Consume(args) => consume(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -37,12 +39,41 @@ fn run(args: &RunArgs, command: &str) -> Result<bool, RunError> {
         live: Live::detect(),
         folder: &folder,
         command,
+        is_probed: true,
     };
     let outcome = run::run(args, around)?;
     outcome.write(&folder).map_err(|source| write_error(&folder, source))?;
     print(&text::terminal(&outcome.report));
     print(&format!("Report: {}\n", folder.join("report.html").display()));
     Ok(outcome.report.valid)
+}
+
+/// Returns whether every record was verified.
+fn quickstart(args: &QuickstartArgs, command: &str) -> Result<bool, RunError> {
+    let folder = report_folder(args.out.as_deref())?;
+    let around = (Live::detect(), folder.as_path(), command);
+    let mut show = |line: &str| {
+        around.0.end();
+        print(&format!("{line}\n"));
+    };
+    let Some(bootstrap) = &args.bootstrap else {
+        return Err(RunError::Options("--bootstrap is needed".to_owned()));
+    };
+    let broker = BrokerProcess::from_option(args.pid);
+    let matrix = quickstart::run(args, bootstrap, broker, around, &mut show)?;
+    print(&format!("\n{}\n", quickstart::verdict(&matrix)));
+    print(&format!("Report: {}\n", folder.join("report.html").display()));
+    Ok(matrix.is_verified())
+}
+
+/// Returns whether the result is valid.
+fn consume(args: &ConsumeArgs) -> Result<bool, RunError> {
+    let found = catchup::consume(args, Live::detect())?;
+    if let Some(path) = &args.json {
+        write_json(path, &found).map_err(|source| write_error(path, source))?;
+    }
+    print(&catchup::terminal(&found));
+    Ok(found.valid)
 }
 
 fn report_folder(out: Option<&Path>) -> Result<PathBuf, RunError> {

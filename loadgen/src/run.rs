@@ -39,6 +39,9 @@ pub enum RunError {
     Write { path: String, source: std::io::Error },
 }
 
+/// What was seen, with the group of readers that saw it.
+pub type Seen = Vec<(u32, Tracker)>;
+
 /// Whose CPU is counted as the broker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokerProcess {
@@ -68,6 +71,8 @@ pub struct Surroundings<'a> {
     pub folder: &'a Path,
     /// The command line, to repeat it.
     pub command: &'a str,
+    /// Whether the host's noise is measured before and after.
+    pub is_probed: bool,
 }
 
 /// Threads at work.
@@ -130,7 +135,11 @@ pub fn run(args: &RunArgs, around: Surroundings<'_>) -> Result<Outcome, RunError
     args.check().map_err(RunError::Options)?;
     worker::pin(&args.target.cpus)?;
     let started = clock::wall_ms();
-    let noise_before = Noise::probe(around.folder);
+    let probe = || match around.is_probed {
+        true => Noise::probe(around.folder),
+        false => Noise::default(),
+    };
+    let noise_before = probe();
     let mut cluster = Cluster::connect(&args.target.bootstrap)?;
     let target = Target::find_or_make(&mut cluster, args)?;
     let result = load(&mut cluster, &target, args, around);
@@ -142,7 +151,7 @@ pub fn run(args: &RunArgs, around: Surroundings<'_>) -> Result<Outcome, RunError
         }
     }
     let loaded = result?;
-    let noise_after = Noise::probe(around.folder);
+    let noise_after = probe();
     Ok(conclude(args, around, loaded, started, [noise_before, noise_after]))
 }
 
@@ -185,26 +194,30 @@ fn load(
         |progress| has_failed || progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire)),
         |progress| sum(progress, |p| p.acked.load(Ordering::Acquire)),
     );
-    let is_drained = !has_tail
+    let mut is_drained = !has_tail
         || gatherer.wait_for(
             DRAIN_PATIENCE,
             |progress| {
                 let sent = sum(progress, |p| p.sent.load(Ordering::Acquire));
                 let uncertain = sum(progress, |p| p.uncertain.load(Ordering::Acquire));
-                let seen = sum(progress, |p| p.seen.load(Ordering::Acquire));
-                has_failed || seen >= (sent - uncertain) * u64::from(args.fanout)
+                has_failed || seen_by(progress) >= (sent - uncertain) * u64::from(args.fanout)
             },
-            |progress| sum(progress, |p| p.seen.load(Ordering::Acquire)),
+            seen_by,
         );
     let harvests = crew.stop()?;
     let has_broker_ended = !gatherer.is_broker_alive();
     let (edges, rows) = gatherer.finish();
     let (mut stats, sent, mut seen) = merge(harvests);
     if !has_tail {
-        let plans = target.consumers(1, 1, &begin, Some(&target.offsets(-1)?));
-        let (read, trackers) = read_back(cluster, target, args, run, plans, around.live)?;
-        stats.errors.extend(read.errors);
-        seen = trackers;
+        let expected = sent.iter().map(SentStream::certain).sum();
+        let plans = target.consumers(1, 1, &begin, None);
+        let options = (args, run, expected);
+        let (is_complete, read, trackers) =
+            read_back(cluster, target, options, plans, around.live)?;
+        for (failure, count) in read.errors {
+            *stats.errors.entry(failure).or_default() += count;
+        }
+        (is_drained, seen) = (is_complete, trackers);
     }
     let about = Circumstances {
         is_drain_cut: !is_drained,
@@ -228,33 +241,34 @@ fn check_fit(args: &RunArgs, producers: &[ProducerPlan]) -> Result<(), RunError>
     Ok(())
 }
 
-/// Reads what a run has written, after it.
+fn seen_by(progress: &[Arc<Progress>]) -> u64 {
+    progress.iter().map(|progress| progress.seen.load(Ordering::Acquire)).sum()
+}
+
+/// Reads what a run has written, after it, until as many records came as expected: where a
+/// partition ends is not known yet when acks=0 left the broker behind.
 fn read_back(
     cluster: &Cluster,
     target: &Target,
-    args: &RunArgs,
-    run: u32,
+    (args, run, expected): (&RunArgs, u32, u64),
     plans: Vec<ConsumerPlan>,
     live: Live,
-) -> Result<(Stats, Vec<(u32, Tracker)>), RunError> {
+) -> Result<(bool, Stats, Seen), RunError> {
     let options = (&args.target, &args.fetch);
     let forever = Duration::from_secs(3600);
     let setup = plan::reading_setup(cluster, target, options, Some(run), forever)?;
     let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
     let (crew, mut gatherer) = start(setup, shares, BrokerProcess::None, live)?;
-    gatherer.wait_for(
-        DRAIN_PATIENCE,
-        |progress| progress.iter().all(|p| p.is_done_reading.load(Ordering::Acquire)),
-        |progress| progress.iter().map(|p| p.seen.load(Ordering::Acquire)).sum(),
-    );
+    let is_over = |progress: &[Arc<Progress>]| seen_by(progress) >= expected;
+    let is_complete = gatherer.wait_for(DRAIN_PATIENCE, is_over, seen_by);
     let harvests = crew.stop()?;
     gatherer.finish();
     let (stats, _, seen) = merge(harvests);
-    Ok((stats, seen))
+    Ok((is_complete, stats, seen))
 }
 
 /// One account of all threads.
-pub fn merge(harvests: Vec<Harvest>) -> (Stats, Vec<SentStream>, Vec<(u32, Tracker)>) {
+pub fn merge(harvests: Vec<Harvest>) -> (Stats, Vec<SentStream>, Seen) {
     let mut harvests = harvests.into_iter();
     let Harvest { mut stats, mut sent, mut seen } =
         harvests.next().expect("there is at least one thread");
@@ -267,7 +281,7 @@ pub fn merge(harvests: Vec<Harvest>) -> (Stats, Vec<SentStream>, Vec<(u32, Track
 }
 
 /// Compares what was sent with what each group of readers saw; a record is verified when all did.
-fn settle_all(seen: Vec<(u32, Tracker)>, sent: &[SentStream]) -> Integrity {
+fn settle_all(seen: Seen, sent: &[SentStream]) -> Integrity {
     let mut groups: BTreeMap<u32, Vec<Tracker>> = BTreeMap::new();
     for (replica, tracker) in seen {
         groups.entry(replica).or_default().push(tracker);

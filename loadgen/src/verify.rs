@@ -118,6 +118,14 @@ pub struct SentStream {
     pub uncertain: Vec<Range<u64>>,
 }
 
+impl SentStream {
+    /// Records that must be seen.
+    pub fn certain(&self) -> u64 {
+        let uncertain: u64 = self.uncertain.iter().map(|range| range.end - range.start).sum();
+        self.sent - uncertain
+    }
+}
+
 impl Tracker {
     /// A tracker of `partition` for the records of `run`; `None`: of the first run met.
     pub fn new(run: Option<u32>, partition: u32) -> Self {
@@ -172,6 +180,11 @@ impl Tracker {
     /// Sound records of this run seen so far, each counted once.
     pub fn seen(&self) -> u64 {
         self.streams.iter().map(|stream| stream.seen).sum()
+    }
+
+    /// Records that came, sound or not, each counted once: what a reader need not wait for.
+    pub fn arrived(&self) -> u64 {
+        self.seen() + self.counts.altered + self.counts.misplaced
     }
 
     fn note_stream(&mut self, offset: i64, stamp: &payload::Stamp, what: &str) {

@@ -107,12 +107,12 @@ impl Consumer {
         self.readings.iter().all(Reading::is_at_end)
     }
 
-    /// Records seen, each counted once.
+    /// Records that came, each counted once.
     pub fn seen(&self, setup: &Setup) -> u64 {
         self.readings
             .iter()
             .map(|reading| match setup.fetch.is_verified {
-                true => reading.tracker.seen(),
+                true => reading.tracker.arrived(),
                 false => reading.counted,
             })
             .sum()

@@ -1,0 +1,141 @@
+//! `loadgen consume`: a topic read from its beginning as fast as it comes, and what that costs.
+
+use crate::args::{ConsumeArgs, Switch};
+use crate::cluster::{Cluster, ClusterError};
+use crate::gather::Live;
+use crate::plan::{self, Target};
+use crate::report::{BrokerCost, text};
+use crate::run::{self, BrokerProcess, RunError};
+use crate::verify::Integrity;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+/// What reading a topic took.
+#[derive(Clone, Debug, Serialize)]
+pub struct CatchUp {
+    /// All was read, and nothing was damaged.
+    pub valid: bool,
+    /// Why not.
+    pub invalid_reasons: Vec<String>,
+    /// From the first fetch to the last answer.
+    pub seconds: f64,
+    /// Records read, by all readers.
+    pub records: u64,
+    /// Bytes of their batches.
+    pub bytes: u64,
+    /// Records a second.
+    pub records_per_second: f64,
+    /// Batch bytes a second.
+    pub bytes_per_second: f64,
+    /// Answered fetches.
+    pub fetches: u64,
+    /// Failed fetches.
+    pub errors: u64,
+    /// The same by kind.
+    pub errors_by_code: BTreeMap<String, u64>,
+    /// CPU time of the broker per 10^9 batch bytes.
+    pub broker_cpu_s_per_gb: Option<f64>,
+    /// CPU time of the broker per record.
+    pub broker_cpu_us_per_record: Option<f64>,
+    /// What the broker used.
+    pub broker: Option<BrokerCost>,
+    /// Busiest client thread: share of one CPU.
+    pub client_cpu_fraction: f64,
+    /// Records with the right content, once, in order.
+    pub records_verified: u64,
+    /// What was found; ends of streams that never were written cannot be missed.
+    pub integrity: Integrity,
+}
+
+/// Reads the topic.
+pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
+    crate::driver::worker::pin(&args.target.cpus)?;
+    let mut cluster = Cluster::connect(&args.target.bootstrap)?;
+    let leaders = cluster
+        .leaders(&args.topic)?
+        .ok_or_else(|| ClusterError::Leaderless { topic: args.topic.clone(), seconds: 0 })?;
+    let target = Target { topic: args.topic.clone(), is_made: false, leaders };
+    let (begin, end) = (target.offsets(-2)?, target.offsets(-1)?);
+    let plans = target.consumers(args.consumers, args.fanout, &begin, Some(&end));
+    let options = (&args.target, &args.fetch);
+    let setup = plan::reading_setup(&cluster, &target, options, None, args.timeout)?;
+    let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
+    let broker = BrokerProcess::from_option(args.target.pid);
+    let (crew, mut gatherer) = run::start(setup, shares, broker, live)?;
+    gatherer.read();
+    let is_over = gatherer.wait_for(
+        args.timeout,
+        |progress| progress.iter().all(|p| p.is_done_reading.load(Ordering::Acquire)),
+        // Patience is for the whole: nothing counts as a sign of life.
+        |_| 0,
+    );
+    gatherer.read();
+    let harvests = crew.stop()?;
+    let (edges, _) = gatherer.finish();
+    let (stats, _, seen) = run::merge(harvests);
+    let (first, last) = edges.expect("it was read twice");
+    let seconds = (last.at_ns - first.at_ns).max(1) as f64 / 1e9;
+    let (broker, client_cpu_fraction, _) = run::costs(&(first, last));
+    let mut integrity = Integrity::default();
+    if args.fetch.verify == Switch::On {
+        seen.iter().for_each(|(_, tracker)| integrity.add(&tracker.settle_alone()));
+    }
+    let mut invalid_reasons = integrity.complaints(false);
+    if !is_over {
+        invalid_reasons.push("the end was not reached before --timeout".to_owned());
+    }
+    let errors: u64 = stats.errors.values().sum();
+    if errors > 0 {
+        invalid_reasons.push(format!("{errors} fetches failed"));
+    }
+    let per = |amount: u64, cost: f64| (amount > 0).then(|| cost / amount as f64);
+    Ok(CatchUp {
+        valid: invalid_reasons.is_empty(),
+        invalid_reasons,
+        seconds,
+        records: stats.consumed,
+        bytes: stats.consumed_bytes,
+        records_per_second: stats.consumed as f64 / seconds,
+        bytes_per_second: stats.consumed_bytes as f64 / seconds,
+        fetches: stats.fetches,
+        errors,
+        errors_by_code: stats.errors.iter().map(|(kind, n)| (kind.name(), *n)).collect(),
+        broker_cpu_s_per_gb: broker.and_then(|b| per(stats.consumed_bytes, b.cpu_s * 1e9)),
+        broker_cpu_us_per_record: broker.and_then(|b| per(stats.consumed, b.cpu_s * 1e6)),
+        broker,
+        client_cpu_fraction,
+        records_verified: integrity.verified,
+        integrity,
+    })
+}
+
+/// The result for a terminal.
+pub fn terminal(found: &CatchUp) -> String {
+    let mut text = format!(
+        "{} records, {} MB in {:.2} s: {} records/s, {:.0} MB/s\n",
+        found.records,
+        found.bytes / 1_000_000,
+        found.seconds,
+        text::short(found.records_per_second),
+        found.bytes_per_second / 1e6,
+    );
+    let _ = writeln!(
+        text,
+        "broker CPU {} s/GB, {} us/record; client {:.2} of a CPU; {} fetches, {} errors",
+        text::decimal(found.broker_cpu_s_per_gb, 3),
+        text::decimal(found.broker_cpu_us_per_record, 3),
+        found.client_cpu_fraction,
+        found.fetches,
+        found.errors,
+    );
+    let _ = match found.valid {
+        true => writeln!(text, "Valid: {} records verified.", found.records_verified),
+        false => writeln!(text, "Not valid: {}.", found.invalid_reasons.join("; ")),
+    };
+    for example in &found.integrity.examples {
+        let _ = writeln!(text, "  {example}");
+    }
+    text
+}

@@ -1,0 +1,423 @@
+//! A broker in memory that lies on demand: it loses, doubles, alters or swaps batches, answers with
+//! errors, waits, or stands still. Threads and blocking sockets; one topic name fits all.
+
+use millrace_wire::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use millrace_wire::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use millrace_wire::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use millrace_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use millrace_wire::messages::{
+    ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, RequestHeader,
+    ResponseHeader, api_versions_response::ApiVersion,
+    create_topics_response::CreatableTopicResult, delete_topics_response::DeletableTopicResult,
+};
+use millrace_wire::{ApiKey, Array, Message, Reader, Records, Writer, api, batch};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// What the broker does wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(dead_code)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// Acknowledges the n-th batch and does not keep it.
+    Lose(u64),
+    /// Keeps the n-th batch twice.
+    Double(u64),
+    /// Changes a bit of the last value of the n-th batch, and corrects the CRC.
+    Alter(u64),
+    /// The same, and leaves the CRC.
+    AlterBehindCrc(u64),
+    /// Keeps the n-th batch after the next one of its partition.
+    Swap(u64),
+    /// Refuses the n-th batch with a code.
+    Refuse(u64, i16),
+    /// Ends the connection instead of answering the n-th batch, which it does not keep.
+    HangUp(u64),
+    /// Answers each produce request so much later than it came.
+    Delay(Duration),
+    /// Stands still from a time after the first produce request on, for a time.
+    Freeze(Duration, Duration),
+    /// Keeps nothing and answers at once: for measuring the client.
+    Discard,
+}
+
+/// What the broker saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(dead_code)]
+pub(crate) struct Counts {
+    pub(crate) requests: u64,
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    pub(crate) largest_batch: u64,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    end: i64,
+    batches: Vec<(i64, Vec<u8>)>,
+    /// Kept back by `Fault::Swap`.
+    held: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    logs: Vec<Log>,
+    counts: Counts,
+    first_produce: Option<Instant>,
+}
+
+/// The broker; threads end with their connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Fake {
+    address: SocketAddr,
+    fault: Fault,
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+const VERSIONS: [(ApiKey, i16, i16); 7] = [
+    (ApiKey::Produce, 3, 8),
+    (ApiKey::Fetch, 4, 12),
+    (ApiKey::ListOffsets, 1, 7),
+    (ApiKey::Metadata, 4, 12),
+    (ApiKey::CreateTopics, 2, 6),
+    (ApiKey::DeleteTopics, 1, 5),
+    (ApiKey::ApiVersions, 0, 0),
+];
+
+impl Fake {
+    pub(crate) fn start(fault: Fault) -> Self {
+        Self::listen("127.0.0.1:0", fault)
+    }
+
+    pub(crate) fn listen(address: &str, fault: Fault) -> Self {
+        let listener = TcpListener::bind(address).expect("the address is free");
+        let address = listener.local_addr().expect("it is bound");
+        let fake = Self { address, fault, shared: Arc::default() };
+        let accepting = fake.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let serving = accepting.clone();
+                std::thread::spawn(move || serving.serve(stream));
+            }
+        });
+        fake
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.0.lock().expect("no thread panics with it")
+    }
+
+    fn serve(&self, mut stream: TcpStream) {
+        stream.set_nodelay(true).expect("a socket");
+        let mut input = vec![0; 256 << 10];
+        let (mut start, mut end) = (0, 0);
+        let mut writer = Writer::new();
+        loop {
+            while let Some(frame) = whole_frame(&input[start..end]) {
+                start += 4 + frame.len();
+                if self.handle(frame, &mut writer).is_none() {
+                    return;
+                }
+            }
+            if stream.write_all(writer.bytes()).is_err() {
+                return;
+            }
+            writer.clear();
+            if start == end {
+                (start, end) = (0, 0);
+            } else if end == input.len() {
+                input.copy_within(start..end, 0);
+                (start, end) = (0, end - start);
+                if end == input.len() {
+                    input.resize(end * 2, 0);
+                }
+            }
+            match stream.read(&mut input[end..]) {
+                Ok(0) | Err(_) => return,
+                Ok(bytes) => end += bytes,
+            }
+        }
+    }
+
+    /// Appends the answer; `None` ends the connection.
+    fn handle(&self, frame: &[u8], w: &mut Writer) -> Option<()> {
+        let version = i16::from_be_bytes([frame[2], frame[3]]);
+        let key = ApiKey::try_from(i16::from_be_bytes([frame[0], frame[1]])).ok()?;
+        let mut r = Reader::new(frame);
+        let header = api::request_header_version(key, version);
+        let header = RequestHeader::decode(&mut r, header).ok()?;
+        let place = w.bytes().len();
+        w.i32(0);
+        let answer = ResponseHeader { correlation_id: header.correlation_id, ..Default::default() };
+        answer.encode(w, api::response_header_version(key, version)).ok()?;
+        match key {
+            ApiKey::ApiVersions => versions().encode(w, version).ok()?,
+            ApiKey::Metadata => self.metadata(decode(&mut r, version)?, w, version)?,
+            ApiKey::CreateTopics => self.create(decode(&mut r, version)?, w, version)?,
+            ApiKey::DeleteTopics => delete(decode(&mut r, version)?, w, version)?,
+            ApiKey::ListOffsets => self.offsets(decode(&mut r, version)?, w, version)?,
+            ApiKey::Produce => {
+                let request: ProduceRequest<'_> = decode(&mut r, version)?;
+                let has_answer = request.acks != 0;
+                let answer = self.produce(request)?;
+                if !has_answer {
+                    // Takes back the header.
+                    let kept = w.bytes()[..place].to_vec();
+                    w.clear();
+                    w.raw(&kept);
+                    return Some(());
+                }
+                answer.encode(w, version).ok()?;
+            }
+            ApiKey::Fetch => self.fetch(decode(&mut r, version)?, w, version)?,
+            _ => return None,
+        }
+        let size = w.bytes().len() - place - 4;
+        w.patch_i32(place, size as i32);
+        Some(())
+    }
+
+    fn metadata(&self, request: MetadataRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
+        let count = self.state().logs.len() as i32;
+        let topic = request.topics?.first()?;
+        let partitions = (0..count)
+            .map(|partition_index| MetadataResponsePartition {
+                partition_index,
+                leader_id: 1,
+                ..Default::default()
+            })
+            .collect::<Vec<_>>();
+        let host = self.address.ip().to_string();
+        let answer = MetadataResponse {
+            brokers: Array::from(vec![MetadataResponseBroker {
+                node_id: 1,
+                host: &host,
+                port: i32::from(self.address.port()),
+                ..Default::default()
+            }]),
+            topics: Array::from(vec![MetadataResponseTopic {
+                error_code: if count == 0 { 3 } else { 0 },
+                name: topic.name,
+                partitions: Array::from(partitions),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        answer.encode(w, version).ok()
+    }
+
+    fn create(&self, request: CreateTopicsRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
+        let topic = request.topics.first()?;
+        let count = usize::try_from(topic.num_partitions).ok()?;
+        self.state().logs.resize_with(count, Log::default);
+        let made = CreatableTopicResult { name: topic.name, ..Default::default() };
+        let answer = CreateTopicsResponse { topics: Array::from(vec![made]), ..Default::default() };
+        answer.encode(w, version).ok()
+    }
+
+    fn offsets(&self, request: ListOffsetsRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
+        let state = self.state();
+        let topic = request.topics.first()?;
+        let partitions = topic
+            .partitions
+            .iter()
+            .map(|asked| ListOffsetsPartitionResponse {
+                partition_index: asked.partition_index,
+                offset: match asked.timestamp {
+                    -2 => 0,
+                    _ => state.logs[asked.partition_index as usize].end,
+                },
+                ..Default::default()
+            })
+            .collect::<Vec<_>>();
+        let topic = ListOffsetsTopicResponse {
+            name: topic.name,
+            partitions: Array::from(partitions),
+            ..Default::default()
+        };
+        let answer = ListOffsetsResponse { topics: Array::from(vec![topic]), ..Default::default() };
+        answer.encode(w, version).ok()
+    }
+
+    fn produce<'a>(&self, request: ProduceRequest<'a>) -> Option<ProduceResponse<'a>> {
+        match self.fault {
+            Fault::Delay(delay) => std::thread::sleep(delay),
+            Fault::Freeze(after, length) => {
+                let first = *self.state().first_produce.get_or_insert_with(Instant::now);
+                if first.elapsed() >= after {
+                    std::thread::sleep((after + length).saturating_sub(first.elapsed()));
+                }
+            }
+            _ => {}
+        }
+        let mut state = self.state();
+        state.counts.requests += 1;
+        let mut topics = Vec::new();
+        for topic in request.topic_data.iter() {
+            let mut partitions = Vec::new();
+            for data in topic.partition_data.iter() {
+                let Some(Records::Bytes(bytes)) = data.records else { return None };
+                let error_code = match self.fault {
+                    Fault::Discard => 0,
+                    _ => self.append(&mut state, data.index as usize, bytes)?,
+                };
+                partitions.push(PartitionProduceResponse {
+                    index: data.index,
+                    error_code,
+                    ..Default::default()
+                });
+            }
+            topics.push(TopicProduceResponse {
+                name: topic.name,
+                partition_responses: Array::from(partitions),
+                ..Default::default()
+            });
+        }
+        self.shared.1.notify_all();
+        Some(ProduceResponse { responses: Array::from(topics), ..Default::default() })
+    }
+
+    /// Returns the error code; `None` ends the connection.
+    fn append(&self, state: &mut State, partition: usize, bytes: &[u8]) -> Option<i16> {
+        let parsed = batch::validate(bytes).expect("loadgen sends sound batches");
+        let records = parsed.header().record_count as u64;
+        let place = state.counts.batches;
+        state.counts.batches += 1;
+        state.counts.records += records;
+        state.counts.largest_batch = state.counts.largest_batch.max(records);
+        let log = &mut state.logs[partition];
+        let mut kept = bytes.to_vec();
+        match self.fault {
+            Fault::Lose(n) if n == place => return Some(0),
+            Fault::Refuse(n, code) if n == place => return Some(code),
+            Fault::HangUp(n) if n == place => return None,
+            Fault::Double(n) if n == place => log.push(kept.clone()),
+            Fault::Alter(n) | Fault::AlterBehindCrc(n) if n == place => {
+                let last = kept.len() - 5;
+                kept[last] ^= 1;
+                if matches!(self.fault, Fault::Alter(_)) {
+                    batch::patch_crc(&mut kept);
+                }
+            }
+            Fault::Swap(n) if n == place => {
+                log.held = Some(kept);
+                return Some(0);
+            }
+            _ => {}
+        }
+        log.push(kept);
+        if let Some(held) = log.held.take() {
+            log.push(held);
+        }
+        Some(0)
+    }
+
+    fn fetch(&self, request: FetchRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
+        let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms as u64);
+        let topic = request.topics.first()?;
+        let mut state = self.state();
+        loop {
+            let found: Vec<(i32, i64, Vec<u8>)> = topic
+                .partitions
+                .iter()
+                .map(|asked| {
+                    let log = &state.logs[asked.partition as usize];
+                    let bytes = log.read(asked.fetch_offset, asked.partition_max_bytes as usize);
+                    (asked.partition, log.end, bytes)
+                })
+                .collect();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || found.iter().any(|(_, _, bytes)| !bytes.is_empty()) {
+                drop(state);
+                let partitions = found
+                    .iter()
+                    .map(|(partition_index, end, bytes)| PartitionData {
+                        partition_index: *partition_index,
+                        high_watermark: *end,
+                        records: Some(Records::Bytes(bytes)),
+                        ..Default::default()
+                    })
+                    .collect::<Vec<_>>();
+                let topic = FetchableTopicResponse {
+                    topic: topic.topic,
+                    partitions: Array::from(partitions),
+                    ..Default::default()
+                };
+                let answer =
+                    FetchResponse { responses: Array::from(vec![topic]), ..Default::default() };
+                return answer.encode(w, version).ok();
+            }
+            let waited = self.shared.1.wait_timeout(state, left);
+            state = waited.expect("no thread panics with it").0;
+        }
+    }
+}
+
+impl Log {
+    fn push(&mut self, mut bytes: Vec<u8>) {
+        let header = batch::BatchHeader::parse(&bytes).expect("it was validated");
+        batch::patch_base_offset(&mut bytes, self.end);
+        self.batches.push((self.end, bytes));
+        self.end += i64::from(header.record_count);
+    }
+
+    fn read(&self, offset: i64, bytes_max: usize) -> Vec<u8> {
+        let after = self.batches.partition_point(|(base, _)| *base <= offset);
+        let mut found = Vec::new();
+        if offset < self.end {
+            for (_, bytes) in &self.batches[after.saturating_sub(1)..] {
+                if !found.is_empty() && found.len() + bytes.len() > bytes_max {
+                    break;
+                }
+                found.extend_from_slice(bytes);
+            }
+        }
+        found
+    }
+}
+
+fn whole_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let (size, rest) = bytes.split_first_chunk::<4>()?;
+    rest.get(..i32::from_be_bytes(*size) as usize)
+}
+
+fn decode<'a, M: Message<'a>>(r: &mut Reader<'a>, version: i16) -> Option<M> {
+    M::decode(r, version).ok()
+}
+
+fn versions() -> ApiVersionsResponse<'static> {
+    let offered = VERSIONS
+        .iter()
+        .map(|&(key, min_version, max_version)| ApiVersion {
+            api_key: key as i16,
+            min_version,
+            max_version,
+            ..Default::default()
+        })
+        .collect::<Vec<_>>();
+    ApiVersionsResponse { api_keys: Array::from(offered), ..Default::default() }
+}
+
+fn delete(request: DeleteTopicsRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
+    let gone = DeletableTopicResult { name: request.topic_names.first(), ..Default::default() };
+    let answer = DeleteTopicsResponse { responses: Array::from(vec![gone]), ..Default::default() };
+    answer.encode(w, version).ok()
+}
