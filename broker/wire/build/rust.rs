@@ -204,7 +204,7 @@ impl Generator<'_> {
         let header = self.header();
         let lifetime = lifetime(self.schema, &self.item.name);
         self.line(&format!(
-            "impl{lifetime} Default for {header} {{ fn default() -> Self {{ Self {{"
+            "impl{lifetime} Default for {header} {{ #[inline] fn default() -> Self {{ Self {{"
         ));
         for field in &self.item.fields {
             self.line(&format!("{}: {},", snake_field(&field.name), default_of(field)));
@@ -234,7 +234,7 @@ impl Generator<'_> {
 
     fn read(&mut self) {
         let schema = self.schema;
-        self.line("fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {");
+        self.line("#[inline]\nfn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {");
         self.line("let v = r.version(); let _ = v;");
         let tagged: Vec<&Field> = self.item.fields.iter().filter(|f| f.is_tagged()).collect();
         let bind = if tagged.is_empty() { "Ok(Self {" } else { "let mut this = Self {" };
@@ -280,7 +280,7 @@ impl Generator<'_> {
 
     fn write(&mut self) {
         let schema = self.schema;
-        self.line("fn write(&self, w: &mut Writer) -> Result<(), EncodeError> {");
+        self.line("#[inline]\nfn write(&self, w: &mut Writer) -> Result<(), EncodeError> {");
         self.line("let v = w.version(); let _ = v;");
         for field in self.item.fields.iter().filter(|field| !field.is_tagged()) {
             let write = write_field(field, schema, &self.item.name);
