@@ -92,9 +92,45 @@ pub(super) fn read(layers: &Layers, hostname: &str) -> Result<Listeners, ConfigE
         let reason = "at least one listener for clients is needed";
         return Err(layers.settings.refuse("listeners", &text("listeners"), reason));
     }
-    let protocols = text("listener.security.protocol.map");
-    for listener in &bound {
-        let protocol = split_list(&protocols)
+    check_protocols(layers, &bound, &text("listener.security.protocol.map"))?;
+
+    let old = from_old_keys(layers, "advertised.host.name", "advertised.port")?;
+    let mut given = match text("advertised.listeners") {
+        text if !text.is_empty() => parse_all(layers, "advertised.listeners", &text)?,
+        _ => old.into_iter().collect(),
+    };
+    given.retain(is_ours);
+    check_advertised(layers, &bound, &given)?;
+    let advertised = bound
+        .iter()
+        .map(|bound| {
+            let found = given.iter().find(|listener| listener.name == bound.name);
+            let mut told = found.unwrap_or(bound).clone();
+            if is_all_interfaces(&told.host) {
+                told.host = hostname.to_owned();
+            }
+            told
+        })
+        .collect();
+    let inter_broker = match text("inter.broker.listener.name").to_ascii_uppercase() {
+        name if name.is_empty() => bound[0].name.clone(),
+        name if bound.iter().any(|listener| listener.name == name) => name,
+        name => {
+            return Err(layers.settings.refuse("inter.broker.listener.name", &name, NO_SUCH_NAME));
+        }
+    };
+    Ok(Listeners { bound, advertised, inter_broker })
+}
+
+const NO_SUCH_NAME: &str = "listeners has no listener of this name";
+
+fn is_all_interfaces(host: &str) -> bool {
+    matches!(host, "" | "0.0.0.0" | "::")
+}
+
+fn check_protocols(layers: &Layers, bound: &[Listener], map: &str) -> Result<(), ConfigError> {
+    for listener in bound {
+        let protocol = split_list(map)
             .filter_map(|pair| pair.split_once(':'))
             .find(|(name, _)| name.trim().eq_ignore_ascii_case(&listener.name))
             .map(|(_, protocol)| protocol.trim().to_ascii_uppercase());
@@ -105,48 +141,23 @@ pub(super) fn read(layers: &Layers, hostname: &str) -> Result<Listeners, ConfigE
         };
         return Err(layers.settings.refuse("listeners", &listener.to_string(), reason));
     }
+    Ok(())
+}
 
-    let advertised_text = text("advertised.listeners");
-    let old = from_old_keys(layers, "advertised.host.name", "advertised.port")?;
-    let given = match old {
-        _ if !advertised_text.is_empty() => {
-            parse_all(layers, "advertised.listeners", &advertised_text)?
-        }
-        Some(listener) => vec![listener],
-        None => Vec::new(),
-    };
-    let refuse = |value: &dyn std::fmt::Display, reason: &str| {
-        layers.settings.refuse("advertised.listeners", &value.to_string(), reason)
-    };
-    for listener in given.iter().filter(|listener| is_ours(listener)) {
-        if ["0.0.0.0", "::"].contains(&listener.host.as_str()) {
-            return Err(refuse(
-                listener,
-                "clients cannot connect to the address of all interfaces",
-            ));
-        }
-        if !bound.iter().any(|bound| bound.name == listener.name) {
-            return Err(refuse(listener, "listeners has no listener of this name"));
-        }
+fn check_advertised(
+    layers: &Layers,
+    bound: &[Listener],
+    given: &[Listener],
+) -> Result<(), ConfigError> {
+    for listener in given {
+        let reason = if !listener.host.is_empty() && is_all_interfaces(&listener.host) {
+            "clients cannot connect to the address of all interfaces"
+        } else if !bound.iter().any(|bound| bound.name == listener.name) {
+            NO_SUCH_NAME
+        } else {
+            continue;
+        };
+        return Err(layers.settings.refuse("advertised.listeners", &listener.to_string(), reason));
     }
-    let advertised = bound
-        .iter()
-        .map(|bound| {
-            let found = given.iter().find(|listener| listener.name == bound.name);
-            let mut told = found.unwrap_or(bound).clone();
-            if matches!(told.host.as_str(), "" | "0.0.0.0" | "::") {
-                told.host = hostname.to_owned();
-            }
-            told
-        })
-        .collect();
-    let inter_broker = match text("inter.broker.listener.name").to_ascii_uppercase() {
-        name if name.is_empty() => bound[0].name.clone(),
-        name if bound.iter().any(|listener| listener.name == name) => name,
-        name => {
-            let reason = "listeners has no listener of this name";
-            return Err(layers.settings.refuse("inter.broker.listener.name", &name, reason));
-        }
-    };
-    Ok(Listeners { bound, advertised, inter_broker })
+    Ok(())
 }

@@ -46,7 +46,10 @@ impl<T: FromText> FromText for Option<T> {
 
 /// A struct whose fields are read from keys.
 macro_rules! typed {
-    ($(#[$meta:meta])* $seen:vis struct $name:ident { $($field:ident : $kind:ty = $key:literal),* $(,)? }) => {
+    (
+        $(#[$meta:meta])*
+        $seen:vis struct $name:ident { $($field:ident : $kind:ty = $key:literal),* $(,)? }
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq)]
         $seen struct $name {
@@ -57,7 +60,9 @@ macro_rules! typed {
             pub(super) const KEYS: &[&str] = &[$($key),*];
 
             /// Reads each field; the values were checked against the table of keys.
-            pub(super) fn read<'a>(value: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>) -> Self {
+            pub(super) fn read<'a>(
+                value: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>,
+            ) -> Self {
                 Self {
                     $($field: super::typed::FromText::from_text(value($key).as_deref())
                         .expect(concat!($key, " was checked to be of the type of its field")),)*

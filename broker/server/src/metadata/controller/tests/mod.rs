@@ -1,6 +1,5 @@
 //! Requests and what comes of them. Texts are those that Kafka 4.3.1 gave for the same requests.
 
-use millrace_wire::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use millrace_wire::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
@@ -8,15 +7,13 @@ use millrace_wire::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use millrace_wire::messages::delete_topics_request::DeleteTopicState;
-use millrace_wire::messages::incremental_alter_configs_request as incremental;
-use millrace_wire::messages::{
-    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    IncrementalAlterConfigsRequest,
-};
+use millrace_wire::messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest};
 
 use super::*;
 use crate::metadata::image::Endpoint;
-use crate::metadata::{Change, MetadataRecord, ResourceType, changes};
+use crate::metadata::{Change, MetadataRecord, changes};
+
+mod configs;
 
 /// A cluster of one, changed by decisions as the broker does it.
 struct World {
@@ -77,35 +74,6 @@ impl World {
         let (records, answers) = self.with(|controller| controller.create_partitions(&request));
         self.apply(&records);
         shown(&answers[0].outcome)
-    }
-
-    fn alter(&mut self, kind: i8, name: &str, changes: &[(&str, i8, Option<&str>)]) -> String {
-        let configs: Vec<_> = changes
-            .iter()
-            .map(|(name, operation, value)| incremental::AlterableConfig {
-                name,
-                config_operation: *operation,
-                value: *value,
-                ..Default::default()
-            })
-            .collect();
-        let resource = incremental::AlterConfigsResource {
-            resource_type: kind,
-            resource_name: name,
-            configs: configs.into(),
-            ..Default::default()
-        };
-        let resources = vec![resource].into();
-        let request = IncrementalAlterConfigsRequest { resources, ..Default::default() };
-        let (records, answers) =
-            self.with(|controller| controller.incremental_alter_configs(&request));
-        self.apply(&records);
-        shown(&answers[0].outcome)
-    }
-
-    fn topic_config(&self, topic: &str) -> String {
-        let configs = &self.image.topic(topic).expect("created").config;
-        configs.iter().map(|(key, value)| format!("{key}={value} ")).collect()
     }
 }
 
@@ -332,142 +300,6 @@ fn partitions_only_grow() {
         assert_eq!(world.grow(topic), expected);
     }
     assert_eq!(world.image.topic("t").expect("created").partitions.len(), 4);
-}
-
-#[test]
-fn settings_of_topics_change_all_or_not_at_all() {
-    let (set, delete, append, subtract) = (0, 1, 2, 3);
-    let mut world = World::new(&[]);
-    world.create(vec![topic("t", 1, 1)]);
-    for (name, key, operation, value, expected, left) in [
-        ("t", "retention.ms", set, Some("10"), "ok", "retention.ms=10 "),
-        (
-            "t",
-            "retention.ms",
-            set,
-            Some("x"),
-            "40 Invalid value x for configuration retention.ms: Not a number of type LONG",
-            "retention.ms=10 ",
-        ),
-        ("t", "foo", set, Some("x"), "40 Unknown topic config name: foo", "retention.ms=10 "),
-        (
-            "nope",
-            "retention.ms",
-            set,
-            Some("1"),
-            "3 The topic 'nope' does not exist.",
-            "retention.ms=10 ",
-        ),
-        (
-            "",
-            "retention.ms",
-            set,
-            Some("1"),
-            "42 Default topic resources are not allowed.",
-            "retention.ms=10 ",
-        ),
-        (
-            "t",
-            "retention.ms",
-            append,
-            Some("1"),
-            "40 Can't APPEND to key retention.ms because its type is not LIST.",
-            "retention.ms=10 ",
-        ),
-        (
-            "t",
-            "retention.ms",
-            subtract,
-            Some("1"),
-            "40 Can't SUBTRACT to key retention.ms because its type is not LIST.",
-            "retention.ms=10 ",
-        ),
-        (
-            "t",
-            "retention.ms",
-            set,
-            None,
-            "42 Null value not supported for : retention.ms",
-            "retention.ms=10 ",
-        ),
-        ("t", "retention.ms", delete, Some(""), "ok", ""),
-        ("t", "foo", delete, Some(""), "ok", ""),
-        ("t", "cleanup.policy", append, Some("compact"), "ok", "cleanup.policy=delete,compact "),
-        ("t", "cleanup.policy", append, Some("compact"), "ok", "cleanup.policy=delete,compact "),
-        ("t", "cleanup.policy", subtract, Some("compact,zzz"), "ok", "cleanup.policy=delete "),
-        ("t", "cleanup.policy", subtract, Some("delete"), "ok", "cleanup.policy= "),
-        ("t", "cleanup.policy", delete, None, "ok", ""),
-    ] {
-        let found = world.alter(2, name, &[(key, operation, value)]);
-        assert_eq!((&*found, &*world.topic_config("t")), (expected, left), "{key} {value:?}");
-    }
-    let twice = [("retention.ms", set, Some("1")), ("retention.ms", set, Some("2"))];
-    assert_eq!(world.alter(2, "t", &twice), "42 Error due to duplicate config keys");
-    let half = [("retention.ms", set, Some("77")), ("foo", set, Some("2"))];
-    assert_eq!(world.alter(2, "t", &half), "40 Unknown topic config name: foo");
-    assert_eq!(world.topic_config("t"), "");
-}
-
-#[test]
-fn settings_of_brokers_are_those_that_may_change() {
-    let mut world = World::new(&[]);
-    for (name, key, value, expected) in [
-        ("1", "log.retention.ms", "5", "ok"),
-        ("", "message.max.bytes", "2000000", "ok"),
-        ("1", "leader.replication.throttled.rate", "5", "ok"),
-        (
-            "1",
-            "log.retention.ms",
-            "x",
-            "42 Invalid value x for configuration log.retention.ms: Not a number of type LONG",
-        ),
-        (
-            "1",
-            "num.partitions",
-            "2",
-            "42 Cannot update these configs dynamically: [num.partitions]",
-        ),
-        (
-            "",
-            "min.insync.replicas",
-            "0",
-            "42 Invalid value 0 for configuration min.insync.replicas: Value must be at least 1",
-        ),
-        ("1", "foo", "1", "42 Unknown broker config name: foo"),
-        (
-            "2",
-            "log.retention.ms",
-            "5",
-            "42 Unexpected broker id, expected 1 or empty string, but received 2",
-        ),
-    ] {
-        assert_eq!(world.alter(4, name, &[(key, 0, Some(value))]), expected, "{name} {key}");
-    }
-    assert_eq!(world.alter(8, "1", &[("x.Y", 0, Some("INFO"))]), "40 Logger x.Y does not exist!");
-    let own = world.image.configs(ResourceType::Broker, "1").expect("set");
-    assert_eq!(own.len(), 2);
-    let all = world.image.configs(ResourceType::Broker, "").expect("set");
-    let config = world.config.with_dynamic(all, own).expect("checked before");
-    let topic = config.topic(&Default::default());
-    assert_eq!((topic.retention_ms, topic.max_message_bytes), (5, 2_000_000));
-}
-
-#[test]
-fn the_older_alter_configs_replaces_all() {
-    let mut world = World::new(&[]);
-    world.create(vec![topic("t", 1, 1)]);
-    world.alter(2, "t", &[("retention.ms", 0, Some("1")), ("flush.ms", 0, Some("2"))]);
-    let config = AlterableConfig { name: "flush.ms", value: Some("3"), ..Default::default() };
-    let resource = AlterConfigsResource {
-        resource_type: 2,
-        resource_name: "t",
-        configs: vec![config].into(),
-        ..Default::default()
-    };
-    let request = AlterConfigsRequest { resources: vec![resource].into(), ..Default::default() };
-    let (records, _) = world.with(|controller| controller.alter_configs(&request));
-    world.apply(&records);
-    assert_eq!(world.topic_config("t"), "flush.ms=3 ");
 }
 
 #[test]
