@@ -17,7 +17,7 @@ use super::key::Treatment::{self, Honoured, Noted, Refused};
 
 const ACL: &str = "access control is not built yet, and must not be thought to be on";
 pub(super) const CLUSTER: &str = "matters only between the brokers of a cluster";
-const COMPACT: &str = "compaction is not built yet";
+pub(super) const COMPACT: &str = "compaction is not built yet";
 const CORDON: &str = "cordoned log directories are not built";
 const DESCRIBE: &str = "DescribeTopicPartitions is not built";
 const G848: &str = "the consumer group protocol of KIP-848 is not built yet; classic groups are";
@@ -293,7 +293,7 @@ pub static BROKER_KEYS: &[Key] = &[
         "Pause of the cleaner when nothing needs cleaning."),
     key("log.cleaner.dedupe.buffer.size", Long, Some("134217728"), Any, Medium, Yes, Noted(COMPACT),
         "Memory for the cleaner's map of keys."),
-    key("log.cleaner.delete.retention.ms", Long, Some("86400000"), AtLeast(0), Medium, Yes, Honoured,
+    key("log.cleaner.delete.retention.ms", Long, Some("86400000"), AtLeast(0), Medium, Yes, Noted(COMPACT),
         "Time a tombstone stays in a compacted topic."),
     key("log.cleaner.enable", Boolean, Some("true"), Any, Medium, No, Noted(COMPACT),
         "The cleaner runs."),
@@ -303,11 +303,11 @@ pub static BROKER_KEYS: &[Key] = &[
         "Memory for the cleaner's reads and writes."),
     key("log.cleaner.io.max.bytes.per.second", Double, Some("1.7976931348623157E308"), Any, Medium, Yes, Noted(COMPACT),
         "Most bytes a second the cleaner reads and writes."),
-    key("log.cleaner.max.compaction.lag.ms", Long, Some("9223372036854775807"), AtLeast(1), Medium, Yes, Honoured,
+    key("log.cleaner.max.compaction.lag.ms", Long, Some("9223372036854775807"), AtLeast(1), Medium, Yes, Noted(COMPACT),
         "Longest time a record may stay uncompacted."),
-    key("log.cleaner.min.cleanable.ratio", Double, Some("0.5"), Between(0, 1), Medium, Yes, Honoured,
+    key("log.cleaner.min.cleanable.ratio", Double, Some("0.5"), Between(0, 1), Medium, Yes, Noted(COMPACT),
         "Share of uncleaned bytes at which a log is cleaned."),
-    key("log.cleaner.min.compaction.lag.ms", Long, Some("0"), AtLeast(0), Medium, Yes, Honoured,
+    key("log.cleaner.min.compaction.lag.ms", Long, Some("0"), AtLeast(0), Medium, Yes, Noted(COMPACT),
         "Shortest time a record stays uncompacted."),
     key("log.cleaner.threads", Int, Some("1"), AtLeast(0), Medium, Yes, Noted(THREADS),
         "Threads of the cleaner."),

@@ -91,7 +91,17 @@ impl Config {
 
     /// Rows for this broker.
     pub fn describe_broker(&self) -> Vec<Described> {
-        let public = BROKER_KEYS.iter().filter(|key| !key.is_internal());
+        // Rates are listed where they are set: they have no static form in Kafka.
+        let is_set = |key: &Key| {
+            let Layers { dynamic_broker, dynamic_default, .. } = &self.layers;
+            dynamic_broker.contains_key(key.name) || dynamic_default.contains_key(key.name)
+        };
+        let is_rate = |key: &Key| {
+            key.name.ends_with("throttled.rate")
+                || key.name.ends_with("dirs.io.max.bytes.per.second")
+        };
+        let public =
+            BROKER_KEYS.iter().filter(|key| !key.is_internal() && (!is_rate(key) || is_set(key)));
         public
             .map(|key| {
                 let value = self.layers.value(key.name).map(|value| value.into_owned());
