@@ -15,8 +15,8 @@ pub enum FlushPlan {
 pub const FILES_EACH_MAX: usize = 4;
 
 /// Decides how `files` dirty files of one file system become durable. `flushes_in_flight` counts
-/// what runs already on that file system: a `syncfs` behind others waits for them anyway, so what is
-/// dirty gathers until they are done. One `fdatasync` is never taken to cover other files.
+/// what runs already on that file system: a `syncfs` behind others waits for them anyway, so what
+/// is dirty gathers until they are done. One `fdatasync` is never taken to cover other files.
 pub fn flush_plan(files: usize, flushes_in_flight: usize) -> FlushPlan {
     match files {
         0 => FlushPlan::Nothing,

@@ -1,9 +1,9 @@
 //! Kafka's sparse indexes: `.index` (offset to position) and `.timeindex` (timestamp to offset).
 //!
-//! Entries gather in memory and go to the file once what they point at is durable, so the last entry
-//! in a file is always a place from which recovery may start. Entries in the file are not kept in
-//! memory: a look-up is a binary search in the page cache. Indexes are hints: who uses an entry
-//! checks the batch that it points at, and rebuilds the index when they disagree.
+//! Entries gather in memory and go to the file once what they point at is durable, so the last
+//! entry in a file is always a place from which recovery may start. Entries in the file are not
+//! kept in memory: a look-up is a binary search in the page cache. Indexes are hints: who uses an
+//! entry checks the batch that it points at, and rebuilds the index when they disagree.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,8 @@ pub(crate) trait Entry: Copy + PartialOrd {
     fn decode(bytes: &[u8]) -> Self;
 }
 
-/// `.index`: the last offset of a batch, relative to the segment's base, and where the batch begins.
+/// `.index`: the last offset of a batch, relative to the segment's base, and where the batch
+/// begins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
 pub(crate) struct OffsetEntry {
     pub(crate) offset: u32,
@@ -204,8 +205,8 @@ impl<I: Io, E: Entry> SparseIndex<I, E> {
         Ok(())
     }
 
-    /// Forgets the entries in memory, and those in the file but the ones that `is_kept` holds for (a
-    /// prefix).
+    /// Forgets the entries in memory, and those in the file but the ones that `is_kept` holds for
+    /// (a prefix).
     pub(crate) fn truncate(
         &mut self,
         io: &mut I,
@@ -227,6 +228,14 @@ impl<I: Io, E: Entry> SparseIndex<I, E> {
             None => None,
         };
         Ok(())
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.pending.capacity() * size_of::<E>()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Closes the file and gives memory that is not needed back.

@@ -11,7 +11,8 @@
 //! | [`truncate`], [`retention`] | cutting the new end and the old one |
 //! | [`segment`], [`index`] | one `.log` file with its sparse indexes |
 //! | [`epochs`], [`producers`] | what batches say about leaders and idempotent producers |
-//! | [`ends`], [`config`], [`token`], [`header`] | the four offsets; settings; names of operations; batches |
+//! | [`ends`], [`config`] | the four offsets; settings |
+//! | [`token`], [`header`] | names of operations; headers that may be believed |
 //! | [`checkpoints`] | the offset files of a data folder |
 
 pub mod append;

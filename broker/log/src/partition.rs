@@ -129,8 +129,8 @@ impl<I: Io> PartitionLog<I> {
     }
 
     /// What the sequence numbers of a batch say about appending it. Ask right before
-    /// [`PartitionLog::append`], with the whole batch or its header; one that cannot be read is left
-    /// to `append` to refuse.
+    /// [`PartitionLog::append`], with the whole batch or its header; one that cannot be read is
+    /// left to `append` to refuse.
     pub fn check_producer(&self, batch: &[u8]) -> ProducerCheck {
         header::parse(batch).map_or(ProducerCheck::Append, |header| self.producers.check(&header))
     }
@@ -158,6 +158,19 @@ impl<I: Io> PartitionLog<I> {
     /// Segments on disk, the active one included.
     pub fn segment_count(&self) -> usize {
         self.segments.len()
+    }
+
+    /// Memory held for this partition: chunks, indexes not yet in their files, producers.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.tail.memory_bytes()
+            + self.segments.iter().map(Segment::memory_bytes).sum::<usize>()
+            + self.producers.memory_bytes()
+    }
+
+    /// Files held open.
+    pub fn open_files(&self) -> usize {
+        self.segments.iter().map(Segment::open_files).sum()
     }
 
     /// Gives memory and, when everything is durable, file descriptors back. For a partition that

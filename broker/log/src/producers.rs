@@ -185,6 +185,10 @@ impl Producers {
         });
     }
 
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.known.capacity() * size_of::<(i64, Producer)>()
+    }
+
     pub(crate) fn states(&self) -> impl Iterator<Item = ProducerState> + '_ {
         self.known.iter().map(|(&producer_id, producer)| ProducerState {
             producer_id,

@@ -1,9 +1,9 @@
 //! What is on disk after any stop: where the log ends, and what is known of it.
 //!
 //! A segment is written only after its predecessor was finished and flushed, so only the newest
-//! segment that holds a whole batch can end in doubt. Its index file points only at durable batches,
-//! so the scan begins at the last entry whose batch checks out. The log ends at the first batch that
-//! is not whole; what lies behind is cut off, a hole is never passed.
+//! segment that holds a whole batch can end in doubt. Its index file points only at durable
+//! batches, so the scan begins at the last entry whose batch checks out. The log ends at the first
+//! batch that is not whole; what lies behind is cut off, a hole is never passed.
 
 use std::io;
 
@@ -56,6 +56,9 @@ pub struct Recovered {
     pub cut: Option<Cut>,
     /// Younger segments without a whole batch at their start, removed.
     pub removed_segments: usize,
+    /// An older segment has bytes that are no batches: reads of them fail, and what is known of
+    /// epochs and producers may lack what they held.
+    pub is_damaged: bool,
 }
 
 impl Recovered {
@@ -102,8 +105,15 @@ impl<I: Io> PartitionLog<I> {
         self.ends = Ends::found(log_start, durable_end, end);
         let was_cut = recovered.cut.is_some() || recovered.removed_segments > 0;
         self.restart_writer(if was_cut { Gate::Unsettled } else { Gate::Open });
-        self.restore_epochs(io, is_missing).map_err(|error| fail(self, error))?;
-        self.restore_producers(io).map_err(|error| fail(self, error))?;
+        // Bytes that rotted in an older segment keep nobody from the rest of the partition.
+        for restored in [self.restore_epochs(io, is_missing), self.restore_producers(io)] {
+            match restored {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    recovered.is_damaged = true;
+                }
+                restored => restored.map_err(|error| fail(self, error))?,
+            }
+        }
         self.segments.iter_mut().for_each(Segment::release);
         Ok(recovered)
     }
@@ -136,8 +146,8 @@ impl<I: Io> PartitionLog<I> {
         Ok(Some(end))
     }
 
-    /// Sets a segment's length to the last place its index knows for certain, and returns the offset
-    /// there; `None` when its indexes are of no use, which are forgotten then.
+    /// Sets a segment's length to the last place its index knows for certain, and returns the
+    /// offset there; `None` when its indexes are of no use, which are forgotten then.
     fn resume_indexes(&mut self, io: &mut I, index: usize, clean: bool) -> io::Result<Option<i64>> {
         let dir = self.dir.clone();
         let segment = &mut self.segments[index];

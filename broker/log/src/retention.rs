@@ -58,8 +58,8 @@ impl<I: Io> PartitionLog<I> {
         Ok(retired)
     }
 
-    /// Gives up segments by `retention.ms` and `retention.bytes`. A segment is as old as the largest
-    /// timestamp in it.
+    /// Gives up segments by `retention.ms` and `retention.bytes`. A segment is as old as the
+    /// largest timestamp in it.
     pub fn enforce_retention(&mut self, io: &mut I, wall_ms: i64) -> Result<Retired, LogError> {
         let mut expired = 0;
         let removable = self.segment_at(self.writer.segment);

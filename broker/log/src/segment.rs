@@ -131,6 +131,16 @@ impl<I: Io> Segment<I> {
         self.times.release();
     }
 
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.offsets.memory_bytes() + self.times.memory_bytes()
+    }
+
+    pub(crate) fn open_files(&self) -> usize {
+        usize::from(self.file.is_some())
+            + usize::from(self.offsets.is_open())
+            + usize::from(self.times.is_open())
+    }
+
     /// The position from which a walk over the batches finds the one that holds `offset`.
     pub(crate) fn position_before(
         &mut self,

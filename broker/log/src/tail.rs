@@ -25,8 +25,8 @@ impl Part {
     }
 }
 
-/// Invariant: within one segment the parts are contiguous, and their positions are block boundaries.
-/// Parts of older segments come first.
+/// Invariant: within one segment the parts are contiguous, and their positions are block
+/// boundaries. Parts of older segments come first.
 #[derive(Debug)]
 pub(crate) struct Tail {
     parts: VecDeque<Part>,
@@ -196,6 +196,10 @@ impl Tail {
         }
         self.parts.shrink_to(1);
         self.chunk_bytes = CHUNK_BYTES_MIN;
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.chunk.capacity()).sum()
     }
 
     /// Forgets everything in memory.

@@ -19,8 +19,8 @@ pub enum Operation {
 /// The kinds that belong to logs; a shard gives completions of other kinds to others.
 pub const KINDS: std::ops::RangeInclusive<u8> = 1..=15;
 
-/// Packs an operation of the partition with this index on its shard: kind in the top 8 bits, 24 bits
-/// that tell apart operations before and after a truncation, the index in the low 32.
+/// Packs an operation of the partition with this index on its shard: kind in the top 8 bits, 24
+/// bits that tell apart operations before and after a truncation, the index in the low 32.
 pub fn pack(operation: Operation, generation: u32, partition_index: u32) -> Token {
     let generation = u64::from(generation & 0x00ff_ffff);
     Token((operation as u64) << 56 | generation << 32 | u64::from(partition_index))

@@ -1,5 +1,5 @@
-//! Cutting the newest end off, and starting anew at an offset: ordinary operations of a replica, and
-//! of a leader whose disk is full.
+//! Cutting the newest end off, and starting anew at an offset: ordinary operations of a replica,
+//! and of a leader whose disk is full.
 
 use std::io;
 
@@ -71,7 +71,8 @@ impl<I: Io> PartitionLog<I> {
         let base = self.segments[index].base;
         let file = self.open_for_writing(io, base, false)?;
         io.set_file_bytes(&file, position)?;
-        // Before anything is written in the old place, and before an epoch is noted that began there.
+        // Before anything is written in the old place, and before an epoch is noted that began
+        // there.
         io.sync(&file)?;
         io.sync_dir(&self.dir)?;
         self.segments[index].truncate(io, &self.dir, end, position)?;

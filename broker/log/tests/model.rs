@@ -355,8 +355,12 @@ impl Run {
         }
         for batch in last.values() {
             let check = again.log.check_producer(&batch.bytes);
+            let base_offset = match check {
+                ProducerCheck::Duplicate { base_offset, .. } => Some(base_offset),
+                _ => None,
+            };
             assert!(
-                matches!(check, ProducerCheck::Duplicate { base_offset, .. } if base_offset == batch.base),
+                base_offset == Some(batch.base),
                 "{check:?} for batch {} of producer {}",
                 batch.base,
                 batch.producer.0

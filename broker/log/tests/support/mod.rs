@@ -104,9 +104,10 @@ impl Bench {
     pub fn settle(&mut self) -> LogProgress {
         let mut all = LogProgress::default();
         self.log.submit_writes(&mut self.io);
-        loop {
+        let mut silent = 0;
+        while silent < 3 {
             let before = self.io.now();
-            self.io.wait(Some(before.plus_ms(60_000))).expect("the simulation waits");
+            self.io.wait(Some(before.plus_ms(20))).expect("the simulation waits");
             let mut seen = false;
             while let Some(event) = self.io.next_event() {
                 let Event::Completed { token, result } = event else { continue };
@@ -117,10 +118,9 @@ impl Bench {
                 all.is_poisoned |= progress.is_poisoned;
                 all.refused_from = progress.refused_from.or(all.refused_from);
             }
-            if !seen {
-                return all;
-            }
+            silent = if seen { 0 } else { silent + 1 };
         }
+        all
     }
 
     pub fn flush(&mut self) -> LogProgress {
