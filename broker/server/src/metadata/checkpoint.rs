@@ -288,6 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn damaged_records_are_refused_or_harmless() {
+        let records = full().records();
+        for (index, record) in records.iter().enumerate() {
+            for position in 0..record.bytes().len() {
+                for flip in [1, 0x40, 0x80, 0xff] {
+                    let mut bytes = record.bytes().to_vec();
+                    bytes[position] ^= flip;
+                    let mut image = Image::default();
+                    image.apply(&records[..index]).expect("legal");
+                    // Either outcome is right; what may not happen is a panic, or a picture
+                    // that cannot be written down again.
+                    if image.apply(&[MetadataRecord::from_bytes(&bytes)]).is_ok() {
+                        image.checkpoint(0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_newest_whole_checkpoint_is_read() {
         let mut io = SimWorld::new(1).make_io();
         let folder = Path::new("/meta");

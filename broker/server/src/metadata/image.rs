@@ -362,7 +362,7 @@ impl Image {
         let no_change = PartitionChangeRecord::default().leader;
         if record.leader != no_change {
             partition.leader = record.leader;
-            partition.leader_epoch += 1;
+            partition.leader_epoch = next_epoch(partition.leader_epoch)?;
         }
         if let Some(isr) = &record.isr {
             partition.isr = shared(isr, Some(&partition.isr));
@@ -373,7 +373,7 @@ impl Image {
         if let Some(directories) = &record.directories {
             partition.directories = shared(directories, Some(&partition.directories));
         }
-        partition.partition_epoch += 1;
+        partition.partition_epoch = next_epoch(partition.partition_epoch)?;
         Ok(())
     }
 
@@ -458,6 +458,10 @@ impl Image {
         }
         Ok(())
     }
+}
+
+fn next_epoch(epoch: i32) -> Result<i32, Fault> {
+    epoch.checked_add(1).ok_or(Fault::Contradiction("its epoch is used up"))
 }
 
 /// The elements, as the neighbour's own slice where they are equal: most partitions are alike.
