@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A load generator for Kafka brokers: latency from the intended send time, exact batching, every
 /// record verified, and what a record costs the broker.
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, max_term_width = 100)]
+#[command(name = "loadgen", version, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

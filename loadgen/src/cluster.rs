@@ -298,8 +298,11 @@ impl Cluster {
         let version = self.versions.pick(ApiKey::InitProducerId, 0..=4)?;
         let start = Instant::now();
         loop {
-            let request =
-                InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
+            let request = InitProducerIdRequest {
+                transactional_id: None,
+                transaction_timeout_ms: i32::MAX,
+                ..Default::default()
+            };
             let answer = self.call(ApiKey::InitProducerId, &request, version)?;
             let code = ErrorCode(answer.error_code);
             let given = (answer.producer_id, answer.producer_epoch);

@@ -50,16 +50,17 @@ pub enum Damage {
 /// Writes the header of a value whose body has `body_crc`; `value` is the whole value or at least
 /// its first 32 bytes.
 pub fn write(value: &mut [u8], stamp: &Stamp, body_crc: u32) {
-    let header: &mut [u8; HEADER_BYTES] =
-        value.first_chunk_mut().expect("every value is made with room for the header");
+    // Made aside and stored at once: the value is far away in memory.
+    let mut header = [0; HEADER_BYTES];
     header[0..4].copy_from_slice(&stamp.run.to_le_bytes());
     header[4..8].copy_from_slice(&stamp.producer.to_le_bytes());
     header[8..12].copy_from_slice(&stamp.partition.to_le_bytes());
     header[12..20].copy_from_slice(&stamp.sequence.to_le_bytes());
     header[20..28].copy_from_slice(&stamp.intended_ns.to_le_bytes());
     header[CHECKSUM..].copy_from_slice(&body_crc.to_le_bytes());
-    let checksum = crc32c(&header[..]);
+    let checksum = crc32c(&header);
     header[CHECKSUM..].copy_from_slice(&checksum.to_le_bytes());
+    *value.first_chunk_mut().expect("every value is made with room for the header") = header;
 }
 
 /// Reads a value and checks every byte of it.

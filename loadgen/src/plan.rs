@@ -151,6 +151,7 @@ pub fn setup(
         connections: args.connections as usize,
         version,
         head: produce_head(&target.topic, args, version)?,
+        answer_head: answer_head(&target.topic),
         template: Template::new(shape, args.seed),
     };
     let clock = Clock::start();
@@ -233,6 +234,17 @@ fn produce_head(topic: &str, args: &RunArgs, version: i16) -> Result<Vec<u8>, Cl
     let mut writer = Writer::new();
     cluster::encode_frame(&mut writer, &request, version, 0)?;
     Ok(writer.into_vec())
+}
+
+/// Versions 3 to 8 of a produce response begin with the topics: one of this name, with one
+/// partition.
+fn answer_head(topic: &str) -> Vec<u8> {
+    let name_bytes = i16::try_from(topic.len()).unwrap_or(i16::MAX);
+    let mut head = 1_i32.to_be_bytes().to_vec();
+    head.extend_from_slice(&name_bytes.to_be_bytes());
+    head.extend_from_slice(topic.as_bytes());
+    head.extend_from_slice(&1_i32.to_be_bytes());
+    head
 }
 
 /// Deals connections to one thread per CPU; producers from the front, consumers from the back.

@@ -1,6 +1,6 @@
 //! One run from its options to its report: prepare, load, drain, read back, judge.
 
-use crate::args::RunArgs;
+use crate::args::{RunArgs, Switch};
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::cost::Meter;
@@ -208,7 +208,8 @@ fn load(
     let has_broker_ended = !gatherer.is_broker_alive();
     let (edges, rows) = gatherer.finish();
     let (mut stats, sent, mut seen) = merge(harvests);
-    if !has_tail {
+    let is_verified = args.fetch.verify == Switch::On;
+    if !has_tail && is_verified {
         let expected = sent.iter().map(SentStream::certain).sum();
         let plans = target.consumers(1, 1, &begin, None);
         let options = (args, run, expected);
@@ -224,7 +225,6 @@ fn load(
         connections_lost: stats.connections_lost,
         has_broker_ended,
     };
-    let is_verified = args.fetch.verify == crate::args::Switch::On;
     let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
     let sent = sent.iter().map(|stream| stream.sent).sum();
     Ok(Loaded { stats, integrity, sent, edges, rows, about })

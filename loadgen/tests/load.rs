@@ -3,7 +3,7 @@
 mod fake;
 
 use fake::{Fake, Fault};
-use loadgen::args::{Acks, Codec, ConsumeArgs, QuickstartArgs, RunArgs};
+use loadgen::args::{Acks, Codec, ConsumeArgs, QuickstartArgs, RunArgs, Switch};
 use loadgen::gather::Live;
 use loadgen::report::Outcome;
 use loadgen::run::{self, BrokerProcess, Surroundings};
@@ -68,12 +68,13 @@ fn complaints(outcome: &Outcome) -> Vec<String> {
 #[test]
 fn every_record_of_a_sound_broker_is_verified_and_every_count_is_exact() {
     type Change = fn(&mut RunArgs);
-    let rows: [(&str, Change); 10] = [
+    let rows: [(&str, Change); 11] = [
         ("open", |_| ()),
         ("acks 1", |args| args.acks = Acks::Leader),
         ("acks 0", |args| args.acks = Acks::None),
         ("one by one", |args| args.batch_records = 1),
         ("keys", |args| args.keys = 100),
+        ("idempotent", |args| args.idempotent = Switch::On),
         ("zstd", |args| args.codec = Codec::Zstd),
         ("read back", |args| args.consumers = 0),
         ("fan-out", |args| (args.consumers, args.fanout) = (2, 2)),

@@ -112,6 +112,8 @@ pub struct ProduceSetup {
     pub version: i16,
     /// A frame without partitions.
     pub head: Vec<u8>,
+    /// How every answer about one partition goes on after the correlation id.
+    pub answer_head: Vec<u8>,
     /// The largest batch.
     pub template: Template,
 }

@@ -29,13 +29,15 @@ pub struct Producer {
     /// The last correlation id given.
     correlation_id: i32,
     /// Built and not fully written; of the front one, `head_written` bytes are.
-    pub(super) writing: VecDeque<Request>,
+    pub(super) writing: VecDeque<Box<Request>>,
     pub(super) head_written: usize,
     /// Written and not answered, oldest first.
-    pub(super) awaiting: VecDeque<Request>,
+    pub(super) awaiting: VecDeque<Box<Request>>,
     /// To be sent again from a time on.
-    pub(super) again: VecDeque<(u64, Request)>,
-    pub(super) free: Vec<Request>,
+    pub(super) again: VecDeque<(u64, Box<Request>)>,
+    /// Boxed, because a request goes from queue to queue millions of times a second.
+    #[expect(clippy::vec_box)]
+    pub(super) free: Vec<Box<Request>>,
     /// Since when nothing but the schedule has held sends back.
     pub(super) possible_ns: u64,
     /// The socket takes nothing now.

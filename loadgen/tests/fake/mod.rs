@@ -11,12 +11,14 @@ use millrace_wire::messages::metadata_response::{
 use millrace_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use millrace_wire::messages::{
     ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, RequestHeader,
-    ResponseHeader, api_versions_response::ApiVersion,
-    create_topics_response::CreatableTopicResult, delete_topics_response::DeletableTopicResult,
+    DeleteTopicsResponse, FetchRequest, FetchResponse, InitProducerIdRequest,
+    InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest,
+    MetadataResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader,
+    api_versions_response::ApiVersion, create_topics_response::CreatableTopicResult,
+    delete_topics_response::DeletableTopicResult,
 };
 use millrace_wire::{ApiKey, Array, Message, Reader, Records, Writer, api, batch};
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -64,6 +66,7 @@ pub(crate) struct Counts {
 struct Log {
     end: i64,
     batches: Vec<(i64, Vec<u8>)>,
+    next_sequence: HashMap<i64, i32>,
     /// Kept back by `Fault::Swap`.
     held: Option<Vec<u8>>,
 }
@@ -73,6 +76,7 @@ struct State {
     logs: Vec<Log>,
     counts: Counts,
     first_produce: Option<Instant>,
+    producer_ids: i64,
 }
 
 /// The broker; threads end with their connections.
@@ -83,7 +87,7 @@ pub(crate) struct Fake {
     shared: Arc<(Mutex<State>, Condvar)>,
 }
 
-const VERSIONS: [(ApiKey, i16, i16); 7] = [
+const VERSIONS: [(ApiKey, i16, i16); 8] = [
     (ApiKey::Produce, 3, 8),
     (ApiKey::Fetch, 4, 12),
     (ApiKey::ListOffsets, 1, 7),
@@ -91,6 +95,7 @@ const VERSIONS: [(ApiKey, i16, i16); 7] = [
     (ApiKey::CreateTopics, 2, 6),
     (ApiKey::DeleteTopics, 1, 5),
     (ApiKey::ApiVersions, 0, 0),
+    (ApiKey::InitProducerId, 0, 4),
 ];
 
 impl Fake {
@@ -185,6 +190,15 @@ impl Fake {
                     w.raw(&kept);
                     return Some(());
                 }
+                answer.encode(w, version).ok()?;
+            }
+            ApiKey::InitProducerId => {
+                let request: InitProducerIdRequest<'_> = decode(&mut r, version)?;
+                assert_eq!(request.transactional_id, None, "an empty one is refused by Kafka");
+                let mut state = self.state();
+                state.producer_ids += 1;
+                let producer_id = state.producer_ids;
+                let answer = InitProducerIdResponse { producer_id, ..Default::default() };
                 answer.encode(w, version).ok()?;
             }
             ApiKey::Fetch => self.fetch(decode(&mut r, version)?, w, version)?,
@@ -304,6 +318,12 @@ impl Fake {
         state.counts.records += records;
         state.counts.largest_batch = state.counts.largest_batch.max(records);
         let log = &mut state.logs[partition];
+        let header = parsed.header();
+        if header.producer_id > 0 {
+            let next = log.next_sequence.entry(header.producer_id).or_default();
+            assert_eq!(header.base_sequence, *next, "sequences follow one another");
+            *next += header.record_count;
+        }
         let mut kept = bytes.to_vec();
         match self.fault {
             Fault::Lose(n) if n == place => return Some(0),
