@@ -15,6 +15,8 @@ const JAVA_2_4: Program = Program::Java { line: "old", class: "Clients" };
 const JAVA_ADMIN: Program = Program::Java { line: "current", class: "NewerAdmin" };
 const JAVA_TOOLS: Program = Program::Java { line: "current", class: "Tools" };
 const JAVA_ADMIN_TOOLS: Program = Program::Java { line: "current", class: "AdminTools" };
+const STREAMS: Program = Program::Java { line: "current", class: "Streams" };
+const CONNECT: Program = Program::Java { line: "current", class: "ConnectFiles" };
 const SARAMA_1_19: Program = Program::Go { module: "sarama_old" };
 const SARAMA: Program = Program::Go { module: "sarama_new" };
 
@@ -130,6 +132,21 @@ fn java_tool_reads_our_segment_files() {
     Run::at(&broker, names.clone()).phases(JAVA, &["create", "write"]);
     broker.restart_cleanly();
     Run::at(&broker, names).phases(JAVA_ADMIN_TOOLS, &["dump_log"]);
+}
+
+#[test]
+fn kafka_streams_counts_and_windows() {
+    check(STREAMS, &["count", "count_again", "windows"]);
+}
+
+#[test]
+fn connect_standalone_copies_a_file() {
+    check(CONNECT, &["standalone"]);
+}
+
+#[test]
+fn connect_distributed_copies_a_file() {
+    check(CONNECT, &["distributed"]);
 }
 
 #[test]

@@ -105,10 +105,14 @@ final class Expected {
 
     /** For what Apache Kafka does a moment after its answer, such as dropping a topic's name. */
     static void soon(Call holds, String what) throws Exception {
-        long end = System.nanoTime() + 10_000_000_000L;
+        soon(holds, 10, what);
+    }
+
+    static void soon(Call holds, int seconds, String what) throws Exception {
+        long end = System.nanoTime() + seconds * 1_000_000_000L;
         while (!Boolean.TRUE.equals(holds.run())) {
             if (System.nanoTime() > end) {
-                throw new AssertionError(what + ": not within 10 s");
+                throw new AssertionError(what + ": not within " + seconds + " s");
             }
             Thread.sleep(50);
         }
