@@ -7,3 +7,4 @@ mod foreign_clients;
 mod process;
 mod programs;
 mod raw;
+mod start_up;
