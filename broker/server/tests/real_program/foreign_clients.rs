@@ -17,8 +17,10 @@ const JAVA_TOOLS: Program = Program::Java { line: "current", class: "Tools" };
 const JAVA_ADMIN_TOOLS: Program = Program::Java { line: "current", class: "AdminTools" };
 const STREAMS: Program = Program::Java { line: "current", class: "Streams" };
 const CONNECT: Program = Program::Java { line: "current", class: "ConnectFiles" };
-const SARAMA_1_19: Program = Program::Go { module: "sarama_old" };
-const SARAMA: Program = Program::Go { module: "sarama_new" };
+const SARAMA_1_19: Program = Program::Compiled { name: "sarama_old" };
+const SARAMA: Program = Program::Compiled { name: "sarama_new" };
+
+const RUST: Program = Program::Compiled { name: "rust" };
 
 fn check(program: Program, phases: &[&str]) {
     if program.is_ready() {
@@ -177,6 +179,12 @@ fn kafka_python_2_0_groups() {
 #[test]
 fn aiokafka() {
     check(AIOKAFKA, &["create", "write", "read", "group", "delete"]);
+}
+
+#[test]
+fn rust_crates() {
+    check(RUST, &["rdkafka_write", "rdkafka_read", "rdkafka_group", "rskafka_read"]);
+    check(RUST, &["rskafka_write", "rskafka_read", "rskafka_delete"]);
 }
 
 #[test]

@@ -20,8 +20,8 @@ pub(crate) enum Program {
     Python { environment: &'static str, file: &'static str },
     /// A class of `clients/java`, with the jars of that line of releases.
     Java { line: &'static str, class: &'static str },
-    /// A module of `clients/go`.
-    Go { module: &'static str },
+    /// A module of `clients/go`, or the package `rust`.
+    Compiled { name: &'static str },
 }
 
 /// One topic prefix and time base; programs of the same run find each other's records.
@@ -86,7 +86,7 @@ impl Program {
         let part = match self {
             Self::Python { environment, .. } => environment.to_owned(),
             Self::Java { line, .. } => format!("java-{line}/classes"),
-            Self::Go { module } => module.to_owned(),
+            Self::Compiled { name } => name.to_owned(),
         };
         let ready = target().join(&part).join(".stamp").exists();
         if !ready {
@@ -113,7 +113,7 @@ impl Program {
                 command.arg(path).arg(class);
                 command
             }
-            Self::Go { module } => Command::new(target().join(module).join("program")),
+            Self::Compiled { name } => Command::new(target().join(name).join("program")),
         }
     }
 }
