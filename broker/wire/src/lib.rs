@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`messages`], [`stored`] | every request, response and stored record, generated from `schemas/` |
+//! | [`messages`], [`stored`] | requests, responses and stored records, generated from `schemas/` |
 //! | [`codec`] | what they are made of: [`Reader`], [`Writer`], [`Array`], [`Records`], [`Uuid`] |
 //! | [`batch`], [`compression`] | record batches: views, checks, building |
 //! | [`message_set`] | the formats before batches, and conversion |

@@ -1,5 +1,5 @@
 //! Any bytes as batches and message sets: no panic, and no more memory than was allowed.
-//! Input: the first byte says whether checksums are made right, so that what lies behind is reached.
+//! Input: the first byte says whether checksums are made right, so that what lies behind is tried.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
