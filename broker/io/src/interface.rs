@@ -105,7 +105,7 @@ pub trait Waker: Send + Sync {
 
 /// Sockets, files, time and chance of one shard. One thread owns it; see the module's head for the
 /// two ways in which it is driven.
-pub trait Io: Sized {
+pub trait Io: Sized + 'static {
     /// An open file. Clones share it; the last one dropped closes it. It may be sent to another
     /// shard of the same kind, which may read, send and probe it there.
     type File: Clone + Send + 'static;

@@ -1,6 +1,34 @@
-//! The broker itself: shards, connections, handlers, metadata, metrics, configuration.
+//! The broker itself: shards, connections, handlers, metadata, configuration.
+//!
+//! [`start`] is the one entry for the `millrace` program, the tests and loadgen's embedded broker.
+//! `docs/ARCHITECTURE.md` follows a request through these modules.
 
 pub mod banner;
 pub mod cli;
 pub mod config;
+mod connection;
+mod controller;
+mod fetch;
+mod flush;
+mod gather;
+mod groups;
+mod handlers;
+mod lifecycle;
+mod limits;
+mod logging;
+mod mailbox;
 pub mod metadata;
+mod partitions;
+mod produce;
+mod request;
+mod send_queue;
+mod serve;
+mod shard;
+mod shared;
+mod start;
+mod storage;
+mod timers;
+mod token;
+
+pub use shared::Endpoint;
+pub use start::{RunningBroker, StartError, start};

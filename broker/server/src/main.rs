@@ -2,27 +2,87 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
+use millrace_server::banner::{Facts, banner};
 use millrace_server::cli::{Action, parse};
 use millrace_server::config::Config;
+use millrace_server::{RunningBroker, start};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
-    match parse(std::env::args_os()) {
+    let began = Instant::now();
+    let outcome = match parse(std::env::args_os()) {
         Action::Print(text) => {
-            // A reader that closed the pipe has seen enough.
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
-            ExitCode::SUCCESS
+            print(&text);
+            Ok(())
         }
-        Action::Refuse(text) => fail(&text, 2),
-        Action::Serve { file, overrides } => match Config::load(file.as_deref(), &overrides) {
-            Ok(_) => fail("millrace: serving follows with the shards", 1),
-            Err(error) => fail(&format!("millrace: {error}"), 1),
-        },
+        Action::Refuse(text) => return fail(&text, 2),
+        Action::Serve { file, overrides } => Config::load(file.as_deref(), &overrides)
+            .map_err(|error| error.to_string())
+            .and_then(|config| serve(config, began)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => fail(&format!("millrace: {text}"), 1),
     }
 }
 
-fn fail(text: &str, code: u8) -> ExitCode {
+/// Serves until the first SIGTERM or Ctrl-C, then stops cleanly; a second one ends at once.
+fn serve(config: Config, began: Instant) -> Result<(), String> {
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| error.to_string())?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_stopping))
+            .map_err(|error| error.to_string())?;
+    }
+    for note in config.notes() {
+        complain(&format!("note: {note}"));
+    }
+    let broker = start(config.clone()).map_err(|error| error.to_string())?;
+    print(&banner(&facts(&config, &broker, began)));
+    signals.forever().next();
+    is_stopping.store(true, Ordering::Release);
+    print("stopping: bringing everything to disk");
+    broker.stop().map_err(|error| format!("the stop was not clean: {error}"))
+}
+
+fn facts(config: &Config, broker: &RunningBroker, began: Instant) -> Facts {
+    let listeners = config.listeners.bound.iter().zip(broker.addresses());
+    let first = &config.listeners.advertised[0];
+    let port = if first.port == 0 { broker.addresses()[0].port() } else { first.port };
+    Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        node_id: config.node_id,
+        cluster_id: broker.cluster_id().to_owned(),
+        io_backend: match millrace_io::probe::ring() {
+            Ok(ring) => ring.to_string(),
+            Err(problem) => problem.to_string(),
+        },
+        cpus: broker.cpus().to_vec(),
+        data_dirs: config.log_dirs.clone(),
+        writes_direct: broker.writes_direct(),
+        acks_all: config.own.acks_all.default_choice(),
+        listeners: listeners.map(|(bound, at)| format!("{}://{at}", bound.name)).collect(),
+        advertised: format!("{}:{port}", first.host),
+        started_in_ms: began.elapsed().as_millis(),
+    }
+}
+
+fn print(text: &str) {
+    // A reader that closed the pipe has seen enough.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+fn complain(text: &str) {
     // Nobody reads it where standard error is closed.
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}
+
+fn fail(text: &str, code: u8) -> ExitCode {
+    complain(text);
     ExitCode::from(code)
 }

@@ -118,7 +118,8 @@ impl Writer {
         self.flexible
     }
 
-    pub(crate) fn set_version(&mut self, version: i16, flexible: bool) {
+    /// Sets the version for values that are written one by one instead of as a message.
+    pub fn set_version(&mut self, version: i16, flexible: bool) {
         (self.version, self.flexible) = (version, flexible);
     }
 
@@ -170,6 +171,11 @@ impl Writer {
     /// If fewer than four bytes were written from there.
     pub fn patch_i32(&mut self, position: usize, value: i32) {
         self.buffer[position..position + 4].copy_from_slice(&value.to_be_bytes());
+    }
+
+    /// Appends the count of an array whose elements follow one by one.
+    pub fn array_length(&mut self, count: usize) -> Result<(), EncodeError> {
+        self.length(Some(count), false)
     }
 
     /// A length of a string (`short`) or a count of anything else; none: null.

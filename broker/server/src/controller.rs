@@ -1,0 +1,169 @@
+//! Changes of metadata, one after the other, on shard 0.
+//!
+//! A change is decided against the present image, its records are appended to the metadata log and
+//! flushed, then applied to a new image, which every shard takes over before the change is answered:
+//! whoever got the answer sees the change on any connection. Nothing else changes the image.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use millrace_io::Io;
+use millrace_wire::ErrorCode;
+
+use crate::metadata::controller::{Controller, PRODUCER_ID_BLOCK};
+use crate::metadata::{Image, MetadataRecord};
+use crate::partitions::{Durability, PartitionId, Then};
+use crate::produce::Appending;
+use crate::shard::Shard;
+
+/// Decides a change: the records to write, and what to do once they are in force.
+type Decide<I> = Box<dyn FnOnce(&mut Shard<I>) -> Decision<I> + Send>;
+type Done<I> = Box<dyn FnOnce(&mut Shard<I>) + Send>;
+
+/// A decided change. No records means that nothing changes.
+pub(crate) struct Decision<I: Io> {
+    pub(crate) records: Vec<MetadataRecord>,
+    pub(crate) done: Done<I>,
+}
+
+/// State of the controller. Invariant: at most one change is between its decision and its answer.
+pub(crate) struct ControllerState<I: Io> {
+    pub(crate) log: PartitionId,
+    waiting: VecDeque<Decide<I>>,
+    busy: bool,
+    /// What is left of the block of producer ids that this process took.
+    producer_ids: Range<i64>,
+}
+
+impl<I: Io> ControllerState<I> {
+    pub(crate) fn new(log: PartitionId) -> Self {
+        Self { log, waiting: VecDeque::new(), busy: false, producer_ids: 0..0 }
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// Queues a change. On shard 0 only.
+    pub(crate) fn change_metadata(
+        &mut self,
+        decide: impl FnOnce(&mut Self) -> Decision<I> + Send + 'static,
+    ) {
+        let controller = self.controller.as_mut().expect("the controller is on shard 0");
+        controller.waiting.push_back(Box::new(decide));
+        self.next_change();
+    }
+
+    fn next_change(&mut self) {
+        loop {
+            let controller = self.controller.as_mut().expect("the controller is on shard 0");
+            if controller.busy {
+                return;
+            }
+            let Some(decide) = controller.waiting.pop_front() else { return };
+            let log = controller.log;
+            let Decision { records, done } = decide(self);
+            if records.is_empty() {
+                done(self);
+                continue;
+            }
+            self.controller.as_mut().expect("still here").busy = true;
+            self.write_change(log, records, done);
+        }
+    }
+
+    fn write_change(&mut self, log: PartitionId, records: Vec<MetadataRecord>, done: Done<I>) {
+        let wall_ms = self.io.wall_clock_ms();
+        let batches: Vec<Vec<u8>> = MetadataRecord::parts(&records)
+            .map(|part| MetadataRecord::batch(part, wall_ms))
+            .collect();
+        let then = Then::Run(Box::new(move |shard: &mut Self, result: Result<(), ErrorCode>| {
+            let outcome = result.map_err(|error| error.name().to_owned()).and_then(|()| {
+                let mut image = (*shard.image).clone();
+                image.apply(&records).map_err(|error| error.to_string())?;
+                Ok(image)
+            });
+            match outcome {
+                Ok(image) => shard.publish(Arc::new(image), |shard| shard.finish_change(done)),
+                // What is on disk and what is in force would differ from here on.
+                Err(reason) => panic!("a change of the metadata failed: {reason}"),
+            }
+        }));
+        let (last, first) = batches.split_last().expect("a change has records");
+        for batch in first {
+            self.append(log, batch, None, |_| unreachable!("nobody waits for it"));
+        }
+        if let Appending::Done(answer) = self.append(log, last, Some(Durability::Flushed), |_| then)
+        {
+            panic!("a change of the metadata cannot be written: {}", answer.error.name());
+        }
+    }
+
+    /// Has every shard take over the image, this one last.
+    pub(crate) fn publish(
+        &mut self,
+        image: Arc<Image>,
+        then: impl FnOnce(&mut Self) + Send + 'static,
+    ) {
+        let last = self.mailbox.shards() - 1;
+        visit_with_image(self, last, image, then);
+    }
+
+    fn finish_change(&mut self, done: Done<I>) {
+        self.controller.as_mut().expect("the controller is on shard 0").busy = false;
+        done(self);
+        self.next_change();
+    }
+
+    /// Lets the controller decide something on a picture.
+    pub(crate) fn with_controller<T>(
+        &mut self,
+        image: &Image,
+        decide: impl FnOnce(&mut Controller<'_>) -> T,
+    ) -> T {
+        let Self { shared, io, .. } = self;
+        let directory = shared.directories[0];
+        let mut random = || io.random_u64();
+        decide(&mut Controller { image, config: &shared.config, directory, random: &mut random })
+    }
+
+    /// Gives out the next producer id, from the block this broker holds or a new one.
+    pub(crate) fn next_producer_id(&mut self, then: impl FnOnce(&mut Self, i64) + Send + 'static) {
+        let controller = self.controller.as_mut().expect("the controller is on shard 0");
+        if let Some(id) = controller.producer_ids.next() {
+            return then(self, id);
+        }
+        self.change_metadata(move |shard| {
+            let controller = shard.controller.as_mut().expect("the controller is on shard 0");
+            if let Some(id) = controller.producer_ids.next() {
+                // A request before this one has fetched a block meanwhile.
+                let done = Box::new(move |shard: &mut Self| then(shard, id));
+                return Decision { records: Vec::new(), done };
+            }
+            let image = Arc::clone(&shard.image);
+            let (first, record) =
+                shard.with_controller(&image, |controller| controller.allocate_producer_ids());
+            let done = Box::new(move |shard: &mut Self| {
+                let controller = shard.controller.as_mut().expect("the controller is on shard 0");
+                controller.producer_ids = first + 1..first + PRODUCER_ID_BLOCK;
+                then(shard, first);
+            });
+            Decision { records: vec![record], done }
+        });
+    }
+}
+
+fn visit_with_image<I: Io>(
+    shard: &mut Shard<I>,
+    number: usize,
+    image: Arc<Image>,
+    then: impl FnOnce(&mut Shard<I>) + Send + 'static,
+) {
+    shard.run_on(number, move |shard| {
+        shard.take_over(&image);
+        if number == 0 {
+            then(shard);
+        } else {
+            visit_with_image(shard, number - 1, image, then);
+        }
+    });
+}

@@ -1,0 +1,491 @@
+//! Fetch requests in progress: one engine that spreads a request over the shards that own its
+//! partitions, gathers what they have, and waits for bytes or time.
+//!
+//! Sources of the rules: KIP-74 (limits), KIP-227 (sessions), Kafka's `ReplicaManager.fetchMessages`
+//! and `DelayedFetch`.
+
+use millrace_io::{Instant, Io};
+use millrace_log::{FileRange, ReadPlan, ReadRequest};
+use millrace_wire::messages::fetch_response::{
+    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+};
+use millrace_wire::messages::{FetchRequest, FetchResponse};
+use millrace_wire::{ErrorCode, Records, Uuid};
+use smallvec::SmallVec;
+
+use crate::limits;
+use crate::partitions::PartitionId;
+use crate::request::{Payload, Reply, RequestHead, finish_reply};
+use crate::shard::{Cold, Message, Shard};
+use crate::timers::Timer;
+
+/// Names a fetch in progress; unique for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FetchId {
+    pub(crate) shard: usize,
+    key: usize,
+    unique: u64,
+}
+
+/// One partition to read.
+#[derive(Clone, Debug)]
+pub(crate) struct FetchPart {
+    pub(crate) topic: usize,
+    pub(crate) partition: i32,
+    pub(crate) id: PartitionId,
+    pub(crate) offset: i64,
+    pub(crate) bytes_max: usize,
+    pub(crate) current_leader_epoch: i32,
+    pub(crate) last_fetched_epoch: i32,
+    /// Decided before any log was asked.
+    pub(crate) error: Option<ErrorCode>,
+}
+
+/// What one partition answered.
+pub(crate) struct PartRead<I: Io> {
+    pub(crate) error: ErrorCode,
+    pub(crate) high_watermark: i64,
+    pub(crate) log_start: i64,
+    pub(crate) current_leader_epoch: i32,
+    /// Epoch and end offset at which the reader's log left ours (KIP-595).
+    pub(crate) diverging: Option<(i32, i64)>,
+    pub(crate) payloads: SmallVec<[Payload<I>; 2]>,
+}
+
+impl<I: Io> PartRead<I> {
+    pub(crate) fn failed(error: ErrorCode) -> Self {
+        Self {
+            error,
+            high_watermark: -1,
+            log_start: -1,
+            current_leader_epoch: -1,
+            diverging: None,
+            payloads: SmallVec::new(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.payloads.iter().map(Payload::len).sum()
+    }
+}
+
+/// A read sent to the shard that owns the partitions. `usize` is the place in the request.
+pub(crate) struct ReadTask {
+    fetch: FetchId,
+    bytes_max: usize,
+    parts: Vec<(usize, FetchPart)>,
+}
+
+/// One topic of the request, as the reply must name it.
+pub(crate) struct FetchTopic {
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+}
+
+/// A fetch in progress. Invariant: `reads` has one entry a part; `outstanding` counts the shards
+/// whose answer to the present round is missing.
+pub(crate) struct Fetch<I: Io> {
+    unique: u64,
+    head: RequestHead,
+    topics: Vec<FetchTopic>,
+    parts: Vec<FetchPart>,
+    reads: Vec<Option<PartRead<I>>>,
+    bytes_min: usize,
+    bytes_max: usize,
+    deadline: Instant,
+    has_timer: bool,
+    outstanding: usize,
+    /// An answer must leave with the present round, whatever it brings.
+    last_round: bool,
+    /// A watched partition moved while a round was under way.
+    moved: bool,
+}
+
+/// The fetches of one shard's connections.
+pub(crate) struct Fetches<I: Io> {
+    slab: slab::Slab<Fetch<I>>,
+    next_unique: u64,
+}
+
+impl<I: Io> Fetches<I> {
+    pub(crate) fn new() -> Self {
+        Self { slab: slab::Slab::new(), next_unique: 0 }
+    }
+
+    fn get_mut(&mut self, id: FetchId) -> Option<&mut Fetch<I>> {
+        self.slab.get_mut(id.key).filter(|fetch| fetch.unique == id.unique)
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// Begins to serve a fetch; the reply goes out through [`Shard::reply`].
+    pub(crate) fn start_fetch(
+        &mut self,
+        head: RequestHead,
+        body: &FetchRequest<'_>,
+        topics: Vec<FetchTopic>,
+        parts: Vec<FetchPart>,
+    ) {
+        let wait_ms = u64::try_from(body.max_wait_ms).unwrap_or(0);
+        let deadline = self.now.plus_ms(wait_ms);
+        // Versions 0 to 2 have no limit of the whole answer.
+        let bytes_max = usize::try_from(body.max_bytes).unwrap_or(0);
+        let unique = self.fetches.next_unique;
+        self.fetches.next_unique += 1;
+        let reads = parts.iter().map(|_| None).collect();
+        let key = self.fetches.slab.insert(Fetch {
+            unique,
+            head,
+            topics,
+            parts,
+            reads,
+            bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
+            bytes_max: bytes_max.min(limits::FETCH_RESPONSE_BYTES),
+            deadline,
+            has_timer: false,
+            outstanding: 0,
+            last_round: wait_ms == 0,
+            moved: false,
+        });
+        self.read_round(FetchId { shard: self.id, key, unique });
+    }
+
+    /// Asks every owner for what it has now.
+    fn read_round(&mut self, id: FetchId) {
+        let shards = self.mailbox.shards();
+        let Some(fetch) = self.fetches.get_mut(id) else { return };
+        fetch.moved = false;
+        let bytes_max = fetch.bytes_max;
+        let mut by_owner: Vec<Vec<(usize, FetchPart)>> = vec![Vec::new(); shards];
+        for (place, part) in fetch.parts.iter().enumerate() {
+            match part.error {
+                Some(error) => fetch.reads[place] = Some(PartRead::failed(error)),
+                None => by_owner[part.id.owner(shards)].push((place, part.clone())),
+            }
+        }
+        fetch.outstanding = by_owner.iter().filter(|parts| !parts.is_empty()).count();
+        if fetch.outstanding == 0 {
+            return self.finish_round(id);
+        }
+        for (owner, parts) in by_owner.into_iter().enumerate() {
+            if parts.is_empty() {
+                continue;
+            }
+            let task = ReadTask { fetch: id, bytes_max, parts };
+            if owner == self.id {
+                self.serve_read(task);
+            } else {
+                self.mailbox.post(owner, Message::Read(task));
+            }
+        }
+    }
+
+    /// Reads partitions of this shard for a fetch of any shard, and answers once all is found.
+    pub(crate) fn serve_read(&mut self, task: ReadTask) {
+        let mut left = task.bytes_max;
+        let mut reads = Vec::with_capacity(task.parts.len());
+        for (place, part) in &task.parts {
+            match self.read_part(part, left) {
+                Ok(read) => {
+                    left = left.saturating_sub(read.bytes());
+                    reads.push((*place, read));
+                }
+                Err(cold) => {
+                    // Batch headers are needed to find where the answer ends.
+                    return self.bring_in(&cold, Cold::Read(task));
+                }
+            }
+        }
+        let fetch = task.fetch;
+        if fetch.shard == self.id {
+            self.on_read(fetch, reads);
+        } else {
+            self.mailbox.post(fetch.shard, Message::ReadDone(fetch, reads));
+        }
+    }
+
+    /// What one partition has, or the pages to bring in before that can be said.
+    fn read_part(
+        &mut self,
+        part: &FetchPart,
+        bytes_left: usize,
+    ) -> Result<PartRead<I>, FileRange<I::File>> {
+        let index = match self.open_partition(part.id) {
+            Ok(index) => index,
+            Err(error) => return Ok(PartRead::failed(error)),
+        };
+        self.note_use(index);
+        let Self { partitions, io, chunks, .. } = self;
+        let partition = partitions.get_mut(index).expect("opened just now");
+        let leader_epoch = partition.leader_epoch;
+        if let Some(error) = check_epoch(part.current_leader_epoch, leader_epoch) {
+            let failed = PartRead::failed(error);
+            return Ok(PartRead { current_leader_epoch: leader_epoch, ..failed });
+        }
+        let log = partition.log.as_mut().expect("opened just now");
+        let (high_watermark, log_start) = (log.high_watermark(), log.log_start());
+        let mut read = PartRead {
+            error: ErrorCode::NONE,
+            high_watermark,
+            log_start,
+            current_leader_epoch: leader_epoch,
+            diverging: None,
+            payloads: SmallVec::new(),
+        };
+        if part.last_fetched_epoch >= 0
+            && let Some((epoch, end)) = log.end_offset_for_epoch(part.last_fetched_epoch)
+            && (epoch < part.last_fetched_epoch || end < part.offset)
+        {
+            read.diverging = Some((epoch, end));
+            return Ok(read);
+        }
+        let request = ReadRequest {
+            offset: part.offset,
+            bytes_max: part.bytes_max.min(bytes_left),
+            // The first batch comes whole while nothing was read (KIP-74); the connection's shard
+            // drops what is too much when several shards did so.
+            at_least_one: bytes_left > 0,
+            upper_bound: high_watermark,
+            may_block: false,
+        };
+        match log.read(io, chunks, request) {
+            Ok(ReadPlan::Nothing) => {}
+            Ok(ReadPlan::OutOfRange) => read.error = ErrorCode::OFFSET_OUT_OF_RANGE,
+            Ok(ReadPlan::Data(data)) => {
+                if let Some(FileRange { file, position, bytes }) = data.file {
+                    read.payloads.push(Payload::File { file, position, bytes });
+                }
+                read.payloads.extend(data.memory.into_iter().map(Payload::Memory));
+            }
+            Ok(ReadPlan::Cold(cold)) => return Err(cold),
+            Err(_) => read.error = ErrorCode::KAFKA_STORAGE_ERROR,
+        }
+        Ok(read)
+    }
+
+    /// The pages that a read needed could not be read.
+    pub(crate) fn fail_read(&mut self, task: ReadTask) {
+        let failed = |place| (place, PartRead::failed(ErrorCode::KAFKA_STORAGE_ERROR));
+        let reads = task.parts.iter().map(|(place, _)| failed(*place)).collect();
+        if task.fetch.shard == self.id {
+            self.on_read(task.fetch, reads);
+        } else {
+            self.mailbox.post(task.fetch.shard, Message::ReadDone(task.fetch, reads));
+        }
+    }
+
+    /// One owner's answer to the present round.
+    pub(crate) fn on_read(&mut self, id: FetchId, reads: Vec<(usize, PartRead<I>)>) {
+        let Some(fetch) = self.fetches.get_mut(id) else { return };
+        for (place, read) in reads {
+            fetch.reads[place] = Some(read);
+        }
+        fetch.outstanding -= 1;
+        if fetch.outstanding == 0 {
+            self.finish_round(id);
+        }
+    }
+
+    /// All owners have answered: reply, or wait for a partition to move.
+    fn finish_round(&mut self, id: FetchId) {
+        let now = self.now;
+        let Some(fetch) = self.fetches.get_mut(id) else { return };
+        fetch.limit_bytes();
+        let enough = fetch.last_round || fetch.deadline <= now || fetch.is_complete();
+        if enough {
+            let fetch = self.fetches.slab.remove(id.key);
+            let reply = fetch.into_reply();
+            return self.reply(reply.0, reply.1);
+        }
+        if fetch.moved {
+            return self.read_round(id);
+        }
+        let deadline = fetch.deadline;
+        let has_timer = std::mem::replace(&mut fetch.has_timer, true);
+        let parts: Vec<(PartitionId, i64)> = fetch
+            .parts
+            .iter()
+            .zip(&fetch.reads)
+            .filter_map(|(part, read)| Some((part.id, read.as_ref()?.high_watermark)))
+            .collect();
+        if !has_timer {
+            self.timers.add(deadline, Timer::Fetch(id));
+        }
+        for (owner, parts) in self.by_owner(parts, |(part, _)| *part) {
+            if owner == self.id {
+                self.watch_parts(id, &parts);
+            } else {
+                self.mailbox.post(owner, Message::Watch(id, parts));
+            }
+        }
+    }
+
+    /// Tells the fetch once any of these partitions of this shard is beyond the given offset.
+    pub(crate) fn watch_parts(&mut self, id: FetchId, parts: &[(PartitionId, i64)]) {
+        let mut moved = false;
+        for (part, seen) in parts {
+            let Some(index) = self.partitions.index(*part) else {
+                moved = true;
+                continue;
+            };
+            let partition = self.partitions.get_mut(index).expect("an index from the table");
+            moved |= partition.log.as_ref().is_none_or(|log| log.high_watermark() > *seen);
+            partition.watch(id);
+        }
+        if moved {
+            self.notify_fetch(id);
+        }
+    }
+
+    /// The fetch does not wait for these partitions of this shard any more.
+    pub(crate) fn unwatch_parts(&mut self, id: FetchId, parts: &[PartitionId]) {
+        for part in parts {
+            if let Some(index) = self.partitions.index(*part)
+                && let Some(partition) = self.partitions.get_mut(index)
+            {
+                partition.unwatch(id);
+            }
+        }
+    }
+
+    /// A watched partition of this shard moved or went away.
+    pub(crate) fn notify_fetch(&mut self, id: FetchId) {
+        if id.shard == self.id {
+            self.moved_fetches.push(id);
+        } else {
+            self.mailbox.post(id.shard, Message::Moved(id));
+        }
+    }
+
+    /// A partition that a fetch of this shard waits for moved.
+    pub(crate) fn on_moved(&mut self, id: FetchId) {
+        let Some(fetch) = self.fetches.get_mut(id) else { return };
+        fetch.moved = true;
+        if fetch.outstanding == 0 {
+            self.unwatch(id);
+            self.read_round(id);
+        }
+    }
+
+    /// The time a fetch may wait is over.
+    pub(crate) fn on_fetch_deadline(&mut self, id: FetchId) {
+        let Some(fetch) = self.fetches.get_mut(id) else { return };
+        fetch.last_round = true;
+        if fetch.outstanding == 0 {
+            self.unwatch(id);
+            self.read_round(id);
+        }
+    }
+
+    /// The client is gone.
+    pub(crate) fn cancel_fetches(&mut self, of: crate::connection::ConnectionId) {
+        let ids: Vec<FetchId> = self
+            .fetches
+            .slab
+            .iter()
+            .filter(|(_, fetch)| fetch.head.id.connection == of)
+            .map(|(key, fetch)| FetchId { shard: self.id, key, unique: fetch.unique })
+            .collect();
+        for id in ids {
+            self.unwatch(id);
+            self.fetches.slab.remove(id.key);
+        }
+    }
+
+    fn unwatch(&mut self, id: FetchId) {
+        let Some(fetch) = self.fetches.get_mut(id) else { return };
+        let parts: Vec<PartitionId> = fetch.parts.iter().map(|part| part.id).collect();
+        for (owner, parts) in self.by_owner(parts, |part| *part) {
+            if owner == self.id {
+                self.unwatch_parts(id, &parts);
+            } else {
+                self.mailbox.post(owner, Message::Unwatch(id, parts));
+            }
+        }
+    }
+}
+
+/// Fencing of a request made for another epoch of the leader (KIP-320).
+pub(crate) fn check_epoch(asked: i32, ours: i32) -> Option<ErrorCode> {
+    match asked {
+        -1 => None,
+        asked if asked < ours => Some(ErrorCode::FENCED_LEADER_EPOCH),
+        asked if asked > ours => Some(ErrorCode::UNKNOWN_LEADER_EPOCH),
+        _ => None,
+    }
+}
+
+impl<I: Io> Fetch<I> {
+    /// Keeps to the limit of the whole answer: later partitions give way, but for the first batch.
+    fn limit_bytes(&mut self) {
+        let mut left = self.bytes_max;
+        let mut first = true;
+        for read in self.reads.iter_mut().flatten() {
+            let bytes = read.bytes();
+            if bytes == 0 {
+                continue;
+            }
+            if bytes > left && !first {
+                read.payloads.clear();
+                continue;
+            }
+            first = false;
+            left = left.saturating_sub(bytes);
+        }
+    }
+
+    /// Enough bytes, or something that the client must hear at once.
+    fn is_complete(&self) -> bool {
+        let reads = || self.reads.iter().flatten();
+        self.parts.is_empty()
+            || reads().any(|read| read.error != ErrorCode::NONE || read.diverging.is_some())
+            || reads().map(PartRead::bytes).sum::<usize>() >= self.bytes_min
+    }
+
+    fn into_reply(self) -> (RequestHead, Reply<I>) {
+        let mut topics: Vec<FetchableTopicResponse<'_>> = Vec::with_capacity(self.topics.len());
+        let mut payloads = Vec::new();
+        let mut reads = self.parts.iter().zip(self.reads).peekable();
+        for (index, topic) in self.topics.iter().enumerate() {
+            let mut partitions = Vec::new();
+            while let Some((part, read)) = reads.next_if(|(part, _)| part.topic == index) {
+                let read = read.expect("a finished round has an answer for every part");
+                partitions.push(partition_data(part, &read));
+                payloads.extend(read.payloads);
+            }
+            topics.push(FetchableTopicResponse {
+                topic: &topic.name,
+                topic_id: topic.id,
+                partitions: partitions.into(),
+                ..Default::default()
+            });
+        }
+        let body = FetchResponse { responses: topics.into(), ..Default::default() };
+        let mut writer = self.head.start_reply();
+        millrace_wire::Message::encode(&body, &mut writer, self.head.version)
+            .expect("fields that a version lacks are ignorable");
+        (self.head, finish_reply(writer, payloads))
+    }
+}
+
+fn partition_data<'a, I: Io>(part: &FetchPart, read: &PartRead<I>) -> PartitionData<'a> {
+    let mut data = PartitionData {
+        partition_index: part.partition,
+        error_code: read.error.code(),
+        high_watermark: read.high_watermark,
+        last_stable_offset: read.high_watermark,
+        log_start_offset: read.log_start,
+        aborted_transactions: None,
+        // Empty, never null: null breaks kafka-python and librdkafka.
+        records: Some(Records::External(read.bytes())),
+        ..Default::default()
+    };
+    if let Some((epoch, end_offset)) = read.diverging {
+        data.diverging_epoch = EpochEndOffset { epoch, end_offset, ..Default::default() };
+    }
+    if matches!(read.error, ErrorCode::FENCED_LEADER_EPOCH | ErrorCode::UNKNOWN_LEADER_EPOCH) {
+        data.current_leader =
+            LeaderIdAndEpoch { leader_epoch: read.current_leader_epoch, ..Default::default() };
+    }
+    data
+}

@@ -1,0 +1,248 @@
+//! Writes and shared flushes of a shard: what is submitted at the end of a turn, and what a
+//! completion releases.
+//!
+//! A flush covers only writes that had completed when it began. So it begins once the writes have
+//! completed that others wait for, too, at the moment when the first partition is ready; it takes
+//! all along that are ready then, and while it runs, later writes gather for the next. Batching
+//! under load needs no timer.
+
+use std::io;
+
+use millrace_io::{Io, Token};
+use millrace_log::{FlushDue, FlushPlan, FlushTicket, LogProgress, flush_plan, token as log_token};
+use millrace_wire::ErrorCode;
+
+use crate::limits;
+use crate::partitions::{AppendAnswer, Then};
+use crate::shard::Shard;
+use crate::token::{self, Owner};
+
+/// State of a shard's flushes.
+#[derive(Default)]
+pub(crate) struct Flushes {
+    /// Partitions that somebody waits for, or whose settings ask for a flush.
+    wanted: Vec<u32>,
+    /// Writes to wait for before the next flush: partition, and the end it must have written.
+    barrier: Vec<(u32, i64)>,
+    /// The barrier was taken for the partitions that are ready now.
+    gathering: bool,
+    /// Flush operations of single files that are under way.
+    files_in_flight: usize,
+    /// What the present flush of the whole file system covers.
+    shared: Vec<(u32, FlushTicket)>,
+    next_sync: u64,
+    /// Flush operations begun since the start: the figure to judge batching by.
+    pub(crate) begun: u64,
+}
+
+impl Flushes {
+    fn in_flight(&self) -> usize {
+        self.files_in_flight + usize::from(!self.shared.is_empty())
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// Submits what was appended in this turn.
+    pub(crate) fn submit_writes(&mut self) {
+        let Self { partitions, io, dirty, .. } = self;
+        for index in dirty.drain(..) {
+            let Some(partition) = partitions.get_mut(index) else { continue };
+            partition.dirty = false;
+            if let Some(log) = &mut partition.log {
+                log.submit_writes(io);
+            }
+        }
+    }
+
+    /// A file operation has completed.
+    pub(crate) fn on_completed(&mut self, token: Token, result: io::Result<usize>) {
+        match token::owner(token) {
+            Owner::ColdPages(cold) => self.on_pages(cold, &result),
+            Owner::SyncAll => self.on_synced_all(&result),
+            Owner::Log { partition } => {
+                if log_token::kind(token) == log_token::Operation::Flush as u8 {
+                    self.flushes.files_in_flight -= 1;
+                }
+                self.on_log_completed(partition, token, result);
+            }
+        }
+    }
+
+    fn on_log_completed(&mut self, index: u32, token: Token, result: io::Result<usize>) {
+        let Self { partitions, io, chunks, .. } = self;
+        let Some(partition) = partitions.get_mut(index) else { return };
+        let Some(log) = &mut partition.log else { return };
+        let before = log.unwritten_bytes();
+        let progress = log.on_completed(io, chunks, token, result);
+        self.unwritten_bytes -= before - log.unwritten_bytes();
+        if self.unwritten_bytes <= limits::UNWRITTEN_BYTES {
+            for id in std::mem::take(&mut self.paused) {
+                self.look_at(id);
+            }
+        }
+        self.on_progress(index, progress);
+    }
+
+    fn on_synced_all(&mut self, result: &io::Result<usize>) {
+        for (index, ticket) in std::mem::take(&mut self.flushes.shared) {
+            let Self { partitions, io, .. } = self;
+            let Some(partition) = partitions.get_mut(index) else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            let progress = log.on_flushed(io, ticket, result.as_ref().map(|_| ()));
+            self.on_progress(index, progress);
+        }
+    }
+
+    /// Releases who waited for what a completion brought.
+    fn on_progress(&mut self, index: u32, progress: LogProgress) {
+        let now = self.now;
+        let Some(partition) = self.partitions.get_mut(index) else { return };
+        let mut reached = Vec::new();
+        let mut failed = Vec::new();
+        if progress.is_poisoned {
+            if let Some(poison) = partition.log.as_ref().and_then(|log| log.poison()) {
+                crate::log_line!(
+                    "{}-{} stopped: {} failed: {}; it is not served until the broker is restarted",
+                    partition.topic,
+                    partition.id.partition,
+                    poison.what,
+                    poison.error
+                );
+            }
+            failed = partition.take_all();
+        } else if let Some(from) = progress.refused_from {
+            failed = partition.take_beyond(from);
+        }
+        partition.take_reached(&mut reached);
+        if progress.is_written
+            && let Some(log) = &partition.log
+            && log.flush_due(now) == FlushDue::Now
+        {
+            self.want_flush(index);
+        }
+        if progress.is_written || progress.is_poisoned {
+            let Some(partition) = self.partitions.get_mut(index) else { return };
+            for fetch in partition.take_watches() {
+                self.notify_fetch(fetch);
+            }
+        }
+        for then in reached {
+            self.go_on(then, Ok(()));
+        }
+        for then in failed {
+            self.go_on(then, Err(ErrorCode::KAFKA_STORAGE_ERROR));
+        }
+    }
+
+    /// Does what waited for an append.
+    pub(crate) fn go_on(&mut self, then: Then<I>, result: Result<(), ErrorCode>) {
+        match (then, result) {
+            (Then::Answer(ticket, answer), Ok(())) => self.answer(ticket, answer),
+            (Then::Answer(ticket, _), Err(error)) => {
+                self.answer(ticket, AppendAnswer::failed(error));
+            }
+            (Then::Run(task), result) => task(self, result),
+        }
+    }
+
+    /// Puts a partition on the list for the next flush.
+    pub(crate) fn want_flush(&mut self, index: u32) {
+        if let Some(partition) = self.partitions.get_mut(index)
+            && !partition.in_flush_list
+        {
+            partition.in_flush_list = true;
+            self.flushes.wanted.push(index);
+        }
+    }
+
+    /// Begins the flush that is due, if one is.
+    pub(crate) fn start_due_flushes(&mut self) {
+        if self.flushes.wanted.is_empty() || !self.flushes.shared.is_empty() {
+            return;
+        }
+        let ready = self.ready_for_flush();
+        if ready.is_empty() {
+            return;
+        }
+        let Self { flushes, partitions, .. } = self;
+        flushes.barrier.retain(|(index, end)| {
+            let log = partitions.get_mut(*index).and_then(|partition| partition.log.as_ref());
+            log.is_some_and(|log| log.poison().is_none() && log.written_end() < *end)
+        });
+        if !flushes.barrier.is_empty() {
+            return;
+        }
+        match flush_plan(ready.len(), flushes.in_flight()) {
+            FlushPlan::Nothing => return,
+            FlushPlan::EachFile => self.flush_each(ready),
+            FlushPlan::FileSystem => self.flush_all(&ready),
+        }
+        self.flushes.gathering = false;
+    }
+
+    /// The partitions with something to flush. When the first of a round appear, the writes that
+    /// others of the list wait for become the barrier.
+    fn ready_for_flush(&mut self) -> Vec<u32> {
+        let Self { flushes, partitions, .. } = self;
+        let mut ready = Vec::new();
+        let mut unwritten = Vec::new();
+        flushes.wanted.retain(|index| {
+            let Some(partition) = partitions.get_mut(*index) else { return false };
+            let Some(log) = &partition.log else { return false };
+            if log.poison().is_some() || !(partition.wants_flush() || log.is_dirty()) {
+                partition.in_flush_list = false;
+                return false;
+            }
+            if log.is_dirty() {
+                ready.push(*index);
+            }
+            if log.written_end() < log.appended_end() {
+                unwritten.push((*index, log.appended_end()));
+            }
+            true
+        });
+        if !ready.is_empty() && !flushes.gathering {
+            flushes.gathering = true;
+            flushes.barrier = unwritten;
+        }
+        ready
+    }
+
+    fn flush_each(&mut self, ready: Vec<u32>) {
+        for index in ready {
+            let Self { partitions, io, flushes, .. } = self;
+            let Some(partition) = partitions.get_mut(index) else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            match log.submit_flush(io) {
+                Ok(begun) => {
+                    flushes.files_in_flight += usize::from(begun);
+                    flushes.begun += u64::from(begun);
+                }
+                Err(error) => crate::log_line!("cannot flush: {error}"),
+            }
+        }
+    }
+
+    fn flush_all(&mut self, ready: &[u32]) {
+        let mut any = None;
+        for index in ready {
+            let Self { partitions, io, flushes, .. } = self;
+            let Some(partition) = partitions.get_mut(*index) else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            match log.begin_flush(io) {
+                Ok(Some((file, ticket))) => {
+                    flushes.shared.push((*index, ticket));
+                    any = Some(file);
+                }
+                Ok(None) => {}
+                Err(error) => crate::log_line!("cannot flush: {error}"),
+            }
+        }
+        if let Some(file) = any {
+            self.flushes.begun += 1;
+            self.flushes.next_sync += 1;
+            let token = token::sync_all(self.flushes.next_sync);
+            self.io.submit_sync_all(token, &file);
+        }
+    }
+}

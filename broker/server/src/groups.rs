@@ -1,0 +1,239 @@
+//! Consumer groups on the shard that owns their partition of `__consumer_offsets`: the state machine
+//! of the coordinator crate, fed with requests and time, its records written to that partition.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use millrace_coordinator::{
+    Answer, Effect, Groups, GroupsConfig, Now, PersistId, Record, WaiterId, partition_for,
+};
+use millrace_io::{Instant, Io};
+use millrace_wire::ErrorCode;
+use millrace_wire::batch::{self, BatchBuilder, BatchOptions};
+
+use crate::config::Config;
+use crate::connection::ConnectionId;
+use crate::limits;
+use crate::partitions::{PartitionId, Then};
+use crate::produce::Appending;
+use crate::request::{Outcome, Request, RequestHead};
+use crate::shard::Shard;
+use crate::timers::Timer;
+
+/// The topic that keeps groups and committed offsets, in Kafka's record format.
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// The groups of one shard.
+pub(crate) struct GroupState {
+    pub(crate) groups: Groups,
+    /// Partitions of the offsets topic that were replayed.
+    loaded: BTreeSet<i32>,
+    waiters: HashMap<WaiterId, RequestHead>,
+    next_waiter: u64,
+    timer_at: Option<Instant>,
+    builder: BatchBuilder,
+}
+
+/// Why this shard does not serve a group.
+pub(crate) enum Elsewhere {
+    /// Another shard owns the group's partition.
+    Shard(usize),
+    /// The client is told.
+    Error(ErrorCode),
+}
+
+impl GroupState {
+    pub(crate) fn new(config: &Config, now: Now) -> Self {
+        Self {
+            groups: Groups::new(groups_config(config), now),
+            loaded: BTreeSet::new(),
+            waiters: HashMap::new(),
+            next_waiter: 0,
+            timer_at: None,
+            builder: BatchBuilder::new(),
+        }
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// The clocks, as the state machine wants them.
+    pub(crate) fn group_now(&self) -> Now {
+        Now { monotonic_ms: self.now.ns() / 1_000_000, wall_ms: self.io.wall_clock_ms() }
+    }
+
+    /// Makes sure that this shard coordinates the group and has its state.
+    pub(crate) fn coordinate(&mut self, group_id: &str) -> Result<(), Elsewhere> {
+        let id =
+            self.group_partition(group_id).ok_or(Elsewhere::Error(ErrorCode::NOT_COORDINATOR))?;
+        let owner = id.owner(self.mailbox.shards());
+        if owner != self.id {
+            return Err(Elsewhere::Shard(owner));
+        }
+        if !self.groups.loaded.contains(&id.partition) {
+            self.load_groups(id).map_err(Elsewhere::Error)?;
+        }
+        Ok(())
+    }
+
+    /// The partition of the offsets topic that keeps the group; `None` before the topic is made.
+    pub(crate) fn group_partition(&self, group_id: &str) -> Option<PartitionId> {
+        let topic = self.image.topic(OFFSETS_TOPIC)?;
+        let count = i32::try_from(topic.partitions.len()).ok()?;
+        Some(PartitionId { topic_id: topic.id, partition: partition_for(group_id, count) })
+    }
+
+    /// Replays a partition of the offsets topic.
+    fn load_groups(&mut self, id: PartitionId) -> Result<(), ErrorCode> {
+        let index = self.open_partition(id)?;
+        let failed = |_| ErrorCode::KAFKA_STORAGE_ERROR;
+        let Self { partitions, io, chunks, groups, .. } = self;
+        let partition = partitions.get_mut(index).expect("opened just now");
+        let log = partition.log.as_mut().expect("opened just now");
+        let mut offset = log.log_start();
+        let end = log.written_end();
+        let mut scratch = Vec::new();
+        while offset < end {
+            let bytes = crate::storage::read_blocking(log, io, chunks, offset, limits::LOAD_BYTES)
+                .map_err(failed)?;
+            let mut next = offset;
+            for batch in batch::batches(&bytes) {
+                let Ok(batch) = batch else { break };
+                next = batch.header().last_offset() + 1;
+                let Ok(records) = batch.records(&mut scratch, limits::DECOMPRESSED_BYTES) else {
+                    continue;
+                };
+                if batch.header().is_control() {
+                    continue;
+                }
+                for record in records.flatten() {
+                    if let Some(key) = record.key
+                        && let Err(error) = groups.groups.load(key, record.value)
+                    {
+                        let offset = record.offset;
+                        crate::log_line!(
+                            "{OFFSETS_TOPIC}: skipped the record at {offset}: {error}"
+                        );
+                    }
+                }
+            }
+            if next == offset {
+                return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+            }
+            offset = next;
+        }
+        self.groups.loaded.insert(id.partition);
+        let now = self.group_now();
+        let effects = self.groups.groups.loaded(now);
+        self.run_effects(effects);
+        Ok(())
+    }
+
+    /// Feeds a request to the state machine; the answer goes out when an effect says so.
+    pub(crate) fn feed_groups(
+        &mut self,
+        request: &Request,
+        feed: impl FnOnce(&mut Groups, Now, WaiterId) -> Vec<Effect>,
+    ) -> Outcome<I> {
+        let now = self.group_now();
+        self.groups.next_waiter += 1;
+        let waiter = WaiterId(self.groups.next_waiter);
+        self.groups.waiters.insert(waiter, request.head);
+        let effects = feed(&mut self.groups.groups, now, waiter);
+        self.run_effects(effects);
+        Outcome::Wait
+    }
+
+    /// Does what the state machine asks for, and sets the timer to its next deadline.
+    pub(crate) fn run_effects(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Reply { waiter, answer } => self.reply_to_waiter(waiter, &answer),
+                Effect::Persist { group, records, on_done } => {
+                    self.persist(&group, &records, on_done);
+                }
+            }
+        }
+        let due = Instant::from_ns(self.groups.groups.next_deadline().saturating_mul(1_000_000));
+        if self.groups.timer_at.is_none_or(|at| due < at) {
+            self.groups.timer_at = Some(due);
+            self.timers.add(due, Timer::Groups);
+        }
+    }
+
+    /// A deadline of the groups may have come.
+    pub(crate) fn on_groups_due(&mut self) {
+        self.groups.timer_at = None;
+        let now = self.group_now();
+        let effects = self.groups.groups.on_time(now);
+        self.run_effects(effects);
+    }
+
+    fn reply_to_waiter(&mut self, waiter: WaiterId, answer: &Answer) {
+        let Some(head) = self.groups.waiters.remove(&waiter) else { return };
+        let reply = crate::handlers::group_answer(&head, answer);
+        self.reply(head, reply);
+    }
+
+    /// Writes records of a group, then tells the state machine.
+    fn persist(&mut self, group: &Arc<str>, records: &[Record], on_done: PersistId) {
+        let wall_ms = self.io.wall_clock_ms();
+        let mut builder = std::mem::take(&mut self.groups.builder);
+        for record in records {
+            builder.append(wall_ms, Some(&record.key), record.value.as_deref(), &[]);
+        }
+        let batch = builder.finish(&BatchOptions::default()).expect("plain records need no codec");
+        let durability = Some(self.shared.acks_all(OFFSETS_TOPIC));
+        let then = Then::Run(Box::new(move |shard: &mut Self, result| {
+            shard.on_persisted(on_done, result);
+        }));
+        let appending = match self.group_partition(group) {
+            Some(id) => self.append(id, batch, durability, |_| then),
+            None => {
+                Appending::Done(crate::partitions::AppendAnswer::failed(ErrorCode::NOT_COORDINATOR))
+            }
+        };
+        self.groups.builder = builder;
+        if let Appending::Done(answer) = appending {
+            let failed = answer.error != ErrorCode::NONE;
+            self.on_persisted(on_done, if failed { Err(answer.error) } else { Ok(()) });
+        }
+    }
+
+    fn on_persisted(&mut self, on_done: PersistId, result: Result<(), ErrorCode>) {
+        let now = self.group_now();
+        let effects = self.groups.groups.persisted(now, on_done, result);
+        self.run_effects(effects);
+    }
+
+    /// A connection is gone: nobody waits for the answers to its requests.
+    pub(crate) fn cancel_group_waits(&mut self, shard: usize, connection: ConnectionId) {
+        let gone: Vec<WaiterId> = self
+            .groups
+            .waiters
+            .iter()
+            .filter(|(_, head)| head.id.shard == shard && head.id.connection == connection)
+            .map(|(waiter, _)| *waiter)
+            .collect();
+        let now = self.group_now();
+        for waiter in gone {
+            self.groups.waiters.remove(&waiter);
+            self.groups.groups.cancel(now, waiter);
+            self.run_effects(Vec::new());
+        }
+    }
+}
+
+fn groups_config(config: &Config) -> GroupsConfig {
+    let ms = |value: i32| u64::try_from(value).unwrap_or(0);
+    GroupsConfig {
+        session_timeout_min_ms: config.groups.session_timeout_ms_min,
+        session_timeout_max_ms: config.groups.session_timeout_ms_max,
+        initial_rebalance_delay_ms: ms(config.groups.initial_rebalance_delay_ms),
+        members_max: usize::try_from(config.groups.members_max).unwrap_or(usize::MAX),
+        offset_metadata_max: usize::try_from(config.groups.offset_metadata_bytes_max).unwrap_or(0),
+        offsets_retention_ms: i64::from(config.groups.offsets_retention_minutes) * 60_000,
+        retention_check_interval_ms: u64::try_from(config.groups.offsets_retention_check_ms)
+            .unwrap_or(600_000),
+        ..GroupsConfig::default()
+    }
+}

@@ -1,0 +1,82 @@
+//! CreateTopics (key 19), versions 2 to 7: decided by the controller on shard 0, answered once every
+//! shard knows the topics (KIP-4, KIP-464, KIP-525, KIP-516).
+
+use std::sync::Arc;
+
+use millrace_io::Io;
+use millrace_wire::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
+use millrace_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
+
+use crate::controller::Decision;
+use crate::metadata::controller::CreatedTopic;
+use crate::request::{Outcome, Reply, Request};
+use crate::shard::Shard;
+
+pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
+    if let Err(malformed) = request.decode::<CreateTopicsRequest<'_>>() {
+        return malformed.into();
+    }
+    if shard.id != 0 {
+        return Outcome::Forward(0);
+    }
+    let request = request.detach();
+    shard.change_metadata(move |shard| {
+        let image = Arc::clone(&shard.image);
+        let body: CreateTopicsRequest<'_> = request.decode().expect("decoded before");
+        let (records, created) =
+            shard.with_controller(&image, |controller| controller.create_topics(&body));
+        let done = Box::new(move |shard: &mut Shard<I>| {
+            let reply = answer(shard, &request, &created);
+            shard.reply(request.head, reply);
+        });
+        Decision { records, done }
+    });
+    Outcome::Wait
+}
+
+fn answer<I: Io>(shard: &Shard<I>, request: &Request, created: &[CreatedTopic]) -> Reply<I> {
+    let config = &shard.shared.config;
+    let described: Vec<_> = created
+        .iter()
+        .map(|topic| match &topic.outcome {
+            Ok(made) => config.describe_topic(&made.configs),
+            Err(_) => Vec::new(),
+        })
+        .collect();
+    let topics: Vec<CreatableTopicResult<'_>> = created
+        .iter()
+        .zip(&described)
+        .map(|(topic, described)| match &topic.outcome {
+            Ok(made) => CreatableTopicResult {
+                name: &topic.name,
+                topic_id: made.id,
+                num_partitions: made.partitions,
+                replication_factor: made.replication_factor,
+                configs: Some(
+                    described
+                        .iter()
+                        .map(|entry| CreatableTopicConfigs {
+                            name: entry.key.name,
+                            value: entry.value.as_deref(),
+                            read_only: entry.is_read_only,
+                            config_source: entry.source as i8,
+                            is_sensitive: entry.is_sensitive,
+                            ..Default::default()
+                        })
+                        .collect(),
+                ),
+                ..Default::default()
+            },
+            Err(refusal) => CreatableTopicResult {
+                name: &topic.name,
+                error_code: refusal.error.code(),
+                error_message: Some(&refusal.message),
+                configs: Some(Vec::new().into()),
+                ..Default::default()
+            },
+        })
+        .collect();
+    request.head.reply(&CreateTopicsResponse { topics: topics.into(), ..Default::default() })
+}

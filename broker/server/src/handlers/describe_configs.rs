@@ -1,0 +1,123 @@
+//! DescribeConfigs (key 32), versions 1 to 4: every key of a topic or of this broker, with its value,
+//! source and synonyms (KIP-133, KIP-226, KIP-569). Null keys ask for all, an empty list for none.
+
+use std::sync::Arc;
+
+use millrace_io::Io;
+use millrace_wire::ErrorCode;
+use millrace_wire::messages::describe_configs_request::DescribeConfigsResource;
+use millrace_wire::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use millrace_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+
+use crate::config::Described;
+use crate::metadata::ResourceType;
+use crate::request::{Outcome, Request};
+use crate::shard::Shard;
+
+/// Rows of one resource, or why there are none.
+type Rows = Result<Vec<Described>, (ErrorCode, String)>;
+
+pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
+    let body: DescribeConfigsRequest<'_> = match request.decode() {
+        Ok(body) => body,
+        Err(malformed) => return malformed.into(),
+    };
+    let described: Vec<(DescribeConfigsResource<'_>, Rows)> = body
+        .resources
+        .iter()
+        .map(|resource| {
+            let rows = rows(shard, &resource).map(|rows| chosen(rows, &resource));
+            (resource, rows)
+        })
+        .collect();
+    let results: Vec<DescribeConfigsResult<'_>> = described
+        .iter()
+        .map(|(resource, rows)| DescribeConfigsResult {
+            error_code: rows.as_ref().err().map_or(0, |(error, _)| error.code()),
+            error_message: rows.as_ref().err().map(|(_, message)| &**message),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+            configs: rows
+                .iter()
+                .flatten()
+                .map(|row| entry(row, body.include_synonyms, body.include_documentation))
+                .collect(),
+            ..Default::default()
+        })
+        .collect();
+    let body = DescribeConfigsResponse { results: results.into(), ..Default::default() };
+    Outcome::Reply(request.head.reply(&body))
+}
+
+fn rows<I: Io>(shard: &Shard<I>, resource: &DescribeConfigsResource<'_>) -> Rows {
+    let name = resource.resource_name;
+    let config = &shard.shared.config;
+    let refuse = |error, message: String| Err((error, message));
+    match ResourceType::from_code(resource.resource_type) {
+        Some(ResourceType::Topic) => match shard.image.topic(name).map(Arc::clone) {
+            Some(topic) => Ok(config.describe_topic(&topic.config)),
+            None => refuse(
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                "This server does not host this topic-partition.".to_owned(),
+            ),
+        },
+        Some(ResourceType::Broker) if name.is_empty() => Ok(config.describe_all_brokers()),
+        Some(ResourceType::Broker) => match name.parse::<i32>() {
+            Ok(id) if id == shard.shared.node_id => Ok(config.describe_broker()),
+            Ok(_) => refuse(
+                ErrorCode::INVALID_REQUEST,
+                format!(
+                    "Unexpected broker id, expected {} or empty string, but received {name}",
+                    shard.shared.node_id
+                ),
+            ),
+            Err(_) => refuse(
+                ErrorCode::INVALID_REQUEST,
+                format!("Broker id must be an integer, but it is: {name}"),
+            ),
+        },
+        _ => refuse(
+            ErrorCode::INVALID_REQUEST,
+            format!("Unsupported resource type: {}", resource.resource_type),
+        ),
+    }
+}
+
+fn chosen(rows: Vec<Described>, resource: &DescribeConfigsResource<'_>) -> Vec<Described> {
+    match &resource.configuration_keys {
+        None => rows,
+        Some(keys) => {
+            rows.into_iter().filter(|row| keys.iter().any(|key| key == row.key.name)).collect()
+        }
+    }
+}
+
+fn entry(
+    row: &Described,
+    synonyms: bool,
+    documentation: bool,
+) -> DescribeConfigsResourceResult<'_> {
+    DescribeConfigsResourceResult {
+        name: row.key.name,
+        value: row.value.as_deref(),
+        read_only: row.is_read_only,
+        config_source: row.source as i8,
+        is_sensitive: row.is_sensitive,
+        synonyms: row
+            .synonyms
+            .iter()
+            .filter(|_| synonyms)
+            .map(|synonym| DescribeConfigsSynonym {
+                name: synonym.name,
+                value: synonym.value.as_deref(),
+                source: synonym.source as i8,
+                ..Default::default()
+            })
+            .collect(),
+        config_type: row.key.kind as i8,
+        documentation: documentation.then_some(row.key.doc),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,36 @@
+//! InitProducerId (key 22), versions 0 to 5: ids for idempotent producers (KIP-98, KIP-360).
+//!
+//! Every request gets a new id at epoch 0, also one that names an id it has, as Apache Kafka's
+//! `TransactionCoordinator.handleInitProducerId` does without a transactional id. With one the
+//! answer is UNSUPPORTED_VERSION: transactions are not built.
+
+use millrace_io::Io;
+use millrace_wire::ErrorCode;
+use millrace_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
+
+use crate::request::{Outcome, Request};
+use crate::shard::Shard;
+
+pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
+    let asked: InitProducerIdRequest<'_> = match request.decode() {
+        Ok(asked) => asked,
+        Err(malformed) => return malformed.into(),
+    };
+    if asked.transactional_id.is_some() {
+        let body = InitProducerIdResponse {
+            error_code: ErrorCode::UNSUPPORTED_VERSION.code(),
+            ..Default::default()
+        };
+        return Outcome::Reply(request.head.reply(&body));
+    }
+    let head = request.head;
+    if shard.id != 0 {
+        return Outcome::Forward(0);
+    }
+    shard.next_producer_id(move |shard, producer_id| {
+        let body = InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() };
+        let reply = head.reply(&body);
+        shard.reply(head, reply);
+    });
+    Outcome::Wait
+}

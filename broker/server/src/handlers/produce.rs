@@ -1,0 +1,277 @@
+//! Produce (key 0), versions 3 to 13; 0 to 2 carry message sets and are not served yet.
+//!
+//! acks=0 is never answered; an error then closes the connection. acks=1 is answered when the write
+//! has completed, acks=-1 when a flush covers it (or the write, with `millrace.acks.all=write`). The
+//! reply is encoded at once, with the offsets already assigned; partitions that still wait for the
+//! disk or for another shard are entered later at their place.
+//!
+//! Sources: KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids), Kafka's
+//! `ReplicaManager.appendRecords` and `LogValidator`.
+
+use std::sync::Arc;
+
+use millrace_io::Io;
+use millrace_wire::batch::{self, BatchError};
+use millrace_wire::compression::{Compression, CompressionError};
+use millrace_wire::messages::ProduceRequest;
+use millrace_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use millrace_wire::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse,
+};
+use millrace_wire::{ErrorCode, Wire as _, Writer};
+
+use crate::config::TimestampType;
+use crate::connection::Slot;
+use crate::limits;
+use crate::metadata::Topic;
+use crate::partitions::{AppendAnswer, Durability, PartitionId, Then, Ticket};
+use crate::produce::{AppendTask, Appending};
+use crate::request::{Outcome, Request, finish_reply};
+use crate::shard::{Message, Shard};
+
+/// What one request has come to while its partitions are gone through.
+struct Progress {
+    writer: Writer,
+    outstanding: u32,
+    failed: Option<ErrorCode>,
+    durability: Option<Durability>,
+}
+
+/// Why records are refused, as the response says it.
+struct Refusal {
+    error: ErrorCode,
+    message: Option<&'static str>,
+}
+
+pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
+    let body: ProduceRequest<'_> = match request.decode() {
+        Ok(body) => body,
+        Err(malformed) => return malformed.into(),
+    };
+    let version = request.head.version;
+    let durability = match body.acks {
+        0 => None,
+        1 => Some(Durability::Written),
+        _ => Some(Durability::Flushed),
+    };
+    let acks_known = matches!(body.acks, -1..=1);
+    let mut progress =
+        Progress { writer: request.head.start_reply(), outstanding: 0, failed: None, durability };
+    progress.writer.set_version(version, version >= 9);
+    progress.writer.array_length(body.topic_data.len()).expect("as many as were decoded");
+    for topic in body.topic_data.iter() {
+        put_topic_name(&mut progress.writer, version, &topic);
+        let parts = topic.partition_data.len();
+        progress.writer.array_length(parts).expect("as many as were decoded");
+        let known = find_topic(shard, version, &topic);
+        for part in topic.partition_data.iter() {
+            let appending = match &known {
+                _ if !acks_known => Err(ErrorCode::INVALID_REQUIRED_ACKS.into()),
+                Err(error) => Err((*error).into()),
+                Ok(known) => append_part(shard, request, known, &part, &progress),
+            };
+            progress.put_part(part.index, appending);
+        }
+        if version >= 9 {
+            progress.writer.u8(0);
+        }
+    }
+    if version >= 1 {
+        progress.writer.i32(0);
+    }
+    if version >= 9 {
+        progress.writer.u8(0);
+    }
+    progress.finish(shard, request, body.acks)
+}
+
+impl Progress {
+    /// Writes one partition of the response.
+    fn put_part(&mut self, index: i32, appending: Result<Appending, Refusal>) {
+        let (answer, message) = match appending {
+            Ok(Appending::Done(answer)) => (answer, None),
+            Ok(Appending::Waiting(answer)) => {
+                self.outstanding += 1;
+                (answer, None)
+            }
+            Err(refusal) => (AppendAnswer::failed(refusal.error), refusal.message),
+        };
+        if answer.error != ErrorCode::NONE {
+            self.failed = Some(answer.error);
+        }
+        let errors = message.map(|message| BatchIndexAndErrorMessage {
+            batch_index: 0,
+            batch_index_error_message: Some(message),
+            ..Default::default()
+        });
+        PartitionProduceResponse {
+            index,
+            error_code: answer.error.code(),
+            base_offset: answer.base_offset,
+            log_append_time_ms: answer.log_append_time_ms,
+            log_start_offset: answer.log_start,
+            record_errors: errors.as_slice().into(),
+            error_message: message,
+            ..Default::default()
+        }
+        .write(&mut self.writer)
+        .expect("every field is ignorable");
+    }
+
+    /// Position that the error code of the next partition will have in the reply.
+    fn error_position(&self) -> usize {
+        self.writer.bytes().len() + 4
+    }
+
+    fn finish<I: Io>(self, shard: &mut Shard<I>, request: &Request, acks: i16) -> Outcome<I> {
+        let (outstanding, version) = (self.outstanding, request.head.version);
+        if acks == 0 {
+            if let Some(error) = self.failed {
+                return Outcome::Close(format!("acks=0 and an append failed: {}", error.name()));
+            }
+            if outstanding == 0 {
+                return Outcome::NoReply;
+            }
+            shard.set_slot(request.head.id, Slot::Unacknowledged { outstanding });
+            return Outcome::Wait;
+        }
+        let reply = finish_reply(self.writer, Vec::new());
+        if outstanding == 0 {
+            return Outcome::Reply(reply);
+        }
+        shard.set_slot(request.head.id, Slot::Produce { reply, outstanding, version });
+        Outcome::Wait
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, message: None }
+    }
+}
+
+fn put_topic_name(writer: &mut Writer, version: i16, topic: &TopicProduceData<'_>) {
+    let written =
+        if version >= 13 { topic.topic_id.write(writer) } else { topic.name.write(writer) };
+    written.expect("a name that was decoded fits");
+}
+
+fn find_topic<I: Io>(
+    shard: &Shard<I>,
+    version: i16,
+    topic: &TopicProduceData<'_>,
+) -> Result<Arc<Topic>, ErrorCode> {
+    if version >= 13 {
+        shard.image.topic_by_id(topic.topic_id).cloned().ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
+    } else {
+        shard.image.topic(topic.name).cloned().ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    }
+}
+
+/// Validates the records of one partition and appends them here or has them appended by the owner.
+fn append_part<I: Io>(
+    shard: &mut Shard<I>,
+    request: &Request,
+    topic: &Topic,
+    part: &PartitionProduceData<'_>,
+    progress: &Progress,
+) -> Result<Appending, Refusal> {
+    if topic.partition(part.index).is_none() {
+        return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into());
+    }
+    let records = part.records.as_ref().map_or(&[][..], |records| records.bytes());
+    check_records(shard, topic, request.head.version, records)?;
+    let id = PartitionId { topic_id: topic.id, partition: part.index };
+    let ticket = Ticket { request: request.head.id, position: progress.error_position() };
+    let owner = id.owner(shard.mailbox.shards());
+    if owner == shard.id {
+        let then = |answer| Then::Answer(ticket, answer);
+        return Ok(shard.append(id, records, progress.durability, then));
+    }
+    let task = AppendTask {
+        partition: id,
+        records: request.share(records),
+        durability: progress.durability,
+        ticket,
+    };
+    shard.mailbox.post(owner, Message::Append(task));
+    Ok(Appending::Waiting(AppendAnswer::failed(ErrorCode::UNKNOWN_SERVER_ERROR)))
+}
+
+/// Kafka's rules for what a client may produce (`LogValidator`): one whole batch with a right
+/// checksum, as many records as it says, not too large, not too far from now.
+fn check_records<I: Io>(
+    shard: &mut Shard<I>,
+    topic: &Topic,
+    version: i16,
+    records: &[u8],
+) -> Result<(), Refusal> {
+    let batch = batch::validate(records).map_err(|error| refusal(&error))?;
+    let header = *batch.header();
+    if header.is_transactional() {
+        return Err(ErrorCode::INVALID_TXN_STATE.into());
+    }
+    if version < 7 && matches!(header.compression(), Ok(Compression::Zstd)) {
+        return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE.into());
+    }
+    let config = Arc::clone(&shard.topic_configs[&topic.id]);
+    if usize::try_from(config.max_message_bytes).is_ok_and(|max| records.len() > max) {
+        return Err(ErrorCode::MESSAGE_TOO_LARGE.into());
+    }
+    if usize::try_from(config.segment_bytes).is_ok_and(|max| records.len() > max) {
+        return Err(ErrorCode::RECORD_LIST_TOO_LARGE.into());
+    }
+    if config.timestamp_type == TimestampType::CreateTime {
+        let ahead = header.max_timestamp.saturating_sub(shard.io.wall_clock_ms());
+        if ahead > config.timestamp_after_max_ms
+            || ahead.saturating_neg() > config.timestamp_before_max_ms
+        {
+            return Err(Refusal {
+                error: ErrorCode::INVALID_TIMESTAMP,
+                message: Some("Timestamp is out of the range the topic allows"),
+            });
+        }
+    }
+    let scratch = &mut shard.scratch;
+    if config.cleanup_policy.compact {
+        let found = batch
+            .records(scratch, limits::DECOMPRESSED_BYTES)
+            .map_err(|error| refusal(&error))?
+            .any(|record| record.is_ok_and(|record| record.key.is_none()));
+        if found {
+            return Err(Refusal {
+                error: ErrorCode::INVALID_RECORD,
+                message: Some("Compacted topic cannot accept message without key"),
+            });
+        }
+    }
+    batch.validate_records(scratch, limits::DECOMPRESSED_BYTES).map_err(|error| refusal(&error))
+}
+
+fn refusal(error: &BatchError) -> Refusal {
+    let (error, message) = match error {
+        BatchError::Crc { .. } | BatchError::Truncated { .. } | BatchError::Length(_) => {
+            (ErrorCode::CORRUPT_MESSAGE, None)
+        }
+        BatchError::Compression(CompressionError::Unknown(_)) => {
+            (ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, None)
+        }
+        BatchError::Magic(_) => (ErrorCode::INVALID_RECORD, Some("only magic 2 is taken here")),
+        BatchError::Trailing(_) => {
+            (ErrorCode::INVALID_RECORD, Some("a partition takes one batch of a request"))
+        }
+        BatchError::Control => {
+            (ErrorCode::INVALID_RECORD, Some("clients must not write control records"))
+        }
+        BatchError::Count { .. } => {
+            (ErrorCode::INVALID_RECORD, Some("the count of records contradicts their offsets"))
+        }
+        BatchError::Sequence { .. } => {
+            (ErrorCode::INVALID_RECORD, Some("an idempotent producer's batch needs a sequence"))
+        }
+        BatchError::Record(_) | BatchError::Field(_) | BatchError::Compression(_) => {
+            (ErrorCode::INVALID_RECORD, Some("the records are not what the batch says they are"))
+        }
+    };
+    Refusal { error, message }
+}

@@ -1,0 +1,288 @@
+//! How a shard begins and ends, and how it takes over a new picture of the metadata.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use millrace_coordinator::Now;
+use millrace_io::{ChunkPool, Io};
+use millrace_wire::{ErrorCode, Uuid};
+
+use crate::controller::ControllerState;
+use crate::fetch::Fetches;
+use crate::flush::Flushes;
+use crate::groups::GroupState;
+use crate::limits;
+use crate::mailbox::Mailbox;
+use crate::metadata::controller::Registration;
+use crate::metadata::{
+    Change, Endpoint as RegisteredEndpoint, Image, MetadataRecord, Topic, changes, checkpoint,
+    leader_change_batch,
+};
+use crate::partitions::{Durability, PartitionId, Partitions, Then};
+use crate::produce::Appending;
+use crate::shard::{Message, Shard};
+use crate::shared::{Endpoint, Shared};
+use crate::start::StartError;
+use crate::storage;
+use crate::timers::Timers;
+
+/// Name and id of the metadata log, as in KRaft.
+pub(crate) const METADATA_TOPIC: &str = "__cluster_metadata";
+const METADATA_TOPIC_ID: Uuid = Uuid::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+const METADATA_LOG: PartitionId = PartitionId { topic_id: METADATA_TOPIC_ID, partition: 0 };
+
+impl<I: Io> Shard<I> {
+    pub(crate) fn new(id: usize, io: I, shared: Arc<Shared>, mailbox: Mailbox<Message<I>>) -> Self {
+        let now = io.now();
+        let group_now = Now { monotonic_ms: now.ns() / 1_000_000, wall_ms: io.wall_clock_ms() };
+        Self {
+            id,
+            groups: GroupState::new(&shared.config, group_now),
+            io,
+            shared,
+            image: Arc::new(Image::default()),
+            mailbox,
+            partitions: Partitions::new(),
+            topic_configs: HashMap::new(),
+            chunks: ChunkPool::new(limits::IDLE_CHUNK_BYTES),
+            fetches: Fetches::new(),
+            flushes: Flushes::default(),
+            controller: (id == 0).then(|| ControllerState::new(METADATA_LOG)),
+            timers: Timers::default(),
+            now,
+            dirty: Vec::new(),
+            unwritten_bytes: 0,
+            used: Vec::new(),
+            checkpoint: storage::CheckpointState::default(),
+            moved_fetches: Vec::new(),
+            connections: Vec::new(),
+            free_connections: Vec::new(),
+            next_generation: 0,
+            by_socket: HashMap::new(),
+            queue: Vec::new(),
+            paused: Vec::new(),
+            spare_buffers: Vec::new(),
+            scratch: Vec::new(),
+            cold: HashMap::new(),
+            next_cold: 0,
+            listeners: HashMap::new(),
+            early: Vec::new(),
+            open: false,
+        }
+    }
+
+    /// Makes the shard ready to serve. Shard 0 binds the listeners, reads the metadata log, begins a
+    /// new epoch of it and hands the picture to all shards; it returns the addresses bound.
+    pub(crate) fn begin(
+        &mut self,
+        listeners: &[(String, SocketAddr)],
+    ) -> Result<Vec<SocketAddr>, StartError> {
+        if self.controller.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for (index, (_, address)) in listeners.iter().enumerate() {
+            let (listener, bound) = self
+                .io
+                .listen(*address)
+                .map_err(|source| StartError::Listen { address: address.to_string(), source })?;
+            self.listeners.insert(listener, index);
+            addresses.push(bound);
+        }
+        self.shared.set_endpoints(&addresses);
+        self.storage_hints();
+        let image = self.read_metadata().map_err(StartError::Metadata)?;
+        self.begin_epoch(image).map_err(StartError::Metadata)?;
+        while !self.open {
+            self.turn().map_err(StartError::Ring)?;
+        }
+        for (listener, stream, peer) in std::mem::take(&mut self.early) {
+            self.on_accepted(listener, stream, peer);
+        }
+        Ok(addresses)
+    }
+
+    /// The picture that checkpoints and the metadata log give.
+    fn read_metadata(&mut self) -> Result<Image, String> {
+        let config = Arc::clone(&self.shared);
+        let topic_config = Arc::new(config.config.topic(&Default::default()));
+        let topic = Arc::from(METADATA_TOPIC);
+        self.partitions.add(METADATA_LOG, topic, topic_config, 0);
+        let index = self
+            .open_partition(METADATA_LOG)
+            .map_err(|_| "the metadata log cannot be opened; the line above says why".to_owned())?;
+        let Self { partitions, io, chunks, shared, .. } = self;
+        let folder = shared.data_dir.join(format!("{METADATA_TOPIC}-0"));
+        let mut image = checkpoint::read_newest(io, &folder).map_err(|error| error.to_string())?;
+        let partition = partitions.get_mut(index).expect("opened just now");
+        let log = partition.log.as_mut().expect("opened just now");
+        let mut offset = log.log_start().max(image.end_offset());
+        while offset < log.written_end() {
+            let bytes = storage::read_blocking(log, io, chunks, offset, limits::LOAD_BYTES)
+                .map_err(|error| error.to_string())?;
+            image.replay(&bytes).map_err(|error| error.to_string())?;
+            if image.end_offset() <= offset {
+                return Err(format!("the metadata log ends within a batch at offset {offset}"));
+            }
+            offset = image.end_offset();
+        }
+        Ok(image)
+    }
+
+    /// Takes the lead of the metadata log, registers this broker, and publishes the picture.
+    fn begin_epoch(&mut self, mut image: Image) -> Result<(), String> {
+        let epoch = image.leader_epoch() + 1;
+        let index = self.partitions.index(METADATA_LOG).expect("added before");
+        self.partitions.get_mut(index).expect("added before").leader_epoch = epoch;
+        let wall_ms = self.io.wall_clock_ms();
+        let control = leader_change_batch(self.shared.node_id, wall_ms);
+        self.append(METADATA_LOG, &control, None, |_| unreachable!("nobody waits for it"));
+        image.lead(epoch);
+        let registration = self.registration();
+        let records = self.with_controller(&image, |controller| controller.begin(&registration));
+        let epoch_offset = image.end_offset();
+        image.apply(&records).map_err(|error| error.to_string())?;
+        let node = self.shared.node_id;
+        let broker_epoch = image.brokers().get(&node).map_or(epoch_offset, |own| own.epoch);
+        self.shared.broker_epoch.store(broker_epoch, Ordering::Release);
+        let image = Arc::new(image);
+        let parts: Vec<Vec<u8>> = MetadataRecord::parts(&records)
+            .map(|part| MetadataRecord::batch(part, wall_ms))
+            .collect();
+        let (last, first) = parts.split_last().expect("a start always registers the broker");
+        for batch in first {
+            self.append(METADATA_LOG, batch, None, |_| unreachable!("nobody waits for it"));
+        }
+        let then =
+            Then::Run(Box::new(
+                move |shard: &mut Self, result: Result<(), ErrorCode>| match result {
+                    Ok(()) => shard.publish(image, |shard| shard.open = true),
+                    Err(error) => panic!("the metadata log cannot be written: {}", error.name()),
+                },
+            ));
+        match self.append(METADATA_LOG, last, Some(Durability::Flushed), |_| then) {
+            Appending::Waiting(_) => Ok(()),
+            Appending::Done(answer) => {
+                Err(format!("the metadata log cannot be written: {}", answer.error.name()))
+            }
+        }
+    }
+
+    fn registration(&mut self) -> Registration {
+        let incarnation = Uuid::from_bytes(
+            (u128::from(self.io.random_u64()) << 64 | u128::from(self.io.random_u64()))
+                .to_be_bytes(),
+        );
+        let endpoints = self
+            .shared
+            .endpoints()
+            .iter()
+            .map(|Endpoint { listener, host, port }| RegisteredEndpoint {
+                listener: listener.clone(),
+                host: host.clone(),
+                port: *port,
+                security_protocol: 0,
+            })
+            .collect();
+        let directories = self.shared.directories.clone();
+        Registration { incarnation, endpoints, directories }
+    }
+
+    /// Takes over a new picture: partitions of this shard come, change and go with it.
+    pub(crate) fn take_over(&mut self, image: &Arc<Image>) {
+        let old = std::mem::replace(&mut self.image, Arc::clone(image));
+        for change in changes(&old, image) {
+            match change {
+                Change::TopicRemoved(topic) => self.remove_topic(&topic),
+                Change::TopicAdded(topic) => {
+                    let config = Arc::new(self.shared.config.topic(&topic.config));
+                    self.topic_configs.insert(topic.id, config);
+                    self.add_partitions(&topic, 0);
+                }
+                Change::PartitionsAdded { topic, first } => self.add_partitions(&topic, first),
+                Change::PartitionChanged { topic, partition } => {
+                    let id = partition_id(&topic, partition);
+                    let epoch = topic.partitions[partition].leader_epoch;
+                    if let Some(index) = self.partitions.index(id)
+                        && let Some(own) = self.partitions.get_mut(index)
+                    {
+                        own.leader_epoch = epoch;
+                    }
+                }
+                Change::TopicConfigChanged(topic) => self.change_config(&topic),
+                Change::BrokerConfigChanged(_)
+                | Change::FeaturesChanged
+                | Change::BrokersChanged => {}
+            }
+        }
+    }
+
+    fn add_partitions(&mut self, topic: &Topic, first: usize) {
+        let shards = self.mailbox.shards();
+        let config = Arc::clone(&self.topic_configs[&topic.id]);
+        for number in first..topic.partitions.len() {
+            let id = partition_id(topic, number);
+            if id.owner(shards) == self.id {
+                let epoch = topic.partitions[number].leader_epoch;
+                self.partitions.add(id, Arc::clone(&topic.name), Arc::clone(&config), epoch);
+            }
+        }
+    }
+
+    fn change_config(&mut self, topic: &Topic) {
+        let config = Arc::new(self.shared.config.topic(&topic.config));
+        self.topic_configs.insert(topic.id, Arc::clone(&config));
+        let log_config = storage::log_config(&self.shared.config, &topic.name, &config);
+        for number in 0..topic.partitions.len() {
+            if let Some(index) = self.partitions.index(partition_id(topic, number))
+                && let Some(partition) = self.partitions.get_mut(index)
+            {
+                partition.config = Arc::clone(&config);
+                if let Some(log) = &mut partition.log {
+                    log.set_config(log_config.clone());
+                }
+            }
+        }
+    }
+
+    fn remove_topic(&mut self, topic: &Topic) {
+        self.topic_configs.remove(&topic.id);
+        for number in 0..topic.partitions.len() {
+            let Some(mut partition) = self.partitions.remove(partition_id(topic, number)) else {
+                continue;
+            };
+            for then in partition.take_all() {
+                self.go_on(then, Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+            }
+            for fetch in partition.take_watches() {
+                self.notify_fetch(fetch);
+            }
+            self.delete_folder(partition);
+        }
+        let now = self.group_now();
+        let effects = self.groups.groups.topics_deleted(now, &[&topic.name]);
+        self.run_effects(effects);
+    }
+
+    /// Ends serving: everything appended is written, flushed, and the files are left as a clean
+    /// start wants them.
+    pub(crate) fn shut_down(mut self) -> io::Result<()> {
+        for listener in std::mem::take(&mut self.listeners).into_keys() {
+            self.io.close_listener(listener);
+        }
+        let ids: Vec<_> = self.connections.iter().flatten().map(|open| open.id).collect();
+        ids.into_iter().for_each(|id| self.close(id, ""));
+        while self.flush_everything() {
+            self.turn()?;
+        }
+        self.close_logs()
+    }
+}
+
+fn partition_id(topic: &Topic, number: usize) -> PartitionId {
+    let partition = i32::try_from(number).expect("partitions are numbered by the protocol's int32");
+    PartitionId { topic_id: topic.id, partition }
+}

@@ -1,0 +1,54 @@
+//! Every upper bound of the broker that is not a configuration key, with its reason.
+
+/// Bytes taken from one socket in one turn of the shard, so that a fast sender cannot starve the
+/// others. A frame larger than this arrives over several turns.
+pub(crate) const RECEIVE_BYTES_PER_TURN: usize = 1 << 20;
+
+/// Room offered to one `recv`. Large enough that 64 KiB batches come in one call, small enough to
+/// stay in the CPU's second-level cache together with the tail chunk it is copied to.
+pub(crate) const RECEIVE_BYTES: usize = 128 << 10;
+
+/// Receive buffers kept for reuse by a shard. Connections hold one only while a frame is incomplete.
+pub(crate) const SPARE_BUFFERS: usize = 8;
+
+/// A spare buffer grown beyond this by a large frame is freed instead of kept.
+pub(crate) const SPARE_BUFFER_BYTES: usize = 4 << 20;
+
+/// Requests of one connection that may be in progress; further ones stay in the socket. Kafka
+/// serves one at a time; clients send five (`max.in.flight.requests.per.connection`) and more.
+pub(crate) const REQUESTS_IN_FLIGHT: usize = 256;
+
+/// Bytes of appended, not yet written records of one shard, above which it stops reading produce
+/// requests. Twice what the disk takes in 20 ms.
+pub(crate) const UNWRITTEN_BYTES: u64 = 48 << 20;
+
+/// Bytes of replies queued on one connection above which its next request waits. One fetch
+/// reply may be larger: the limit is checked between requests.
+pub(crate) const QUEUED_REPLY_BYTES: usize = 4 << 20;
+
+/// Bytes handed to one `sendfile`: long enough to amortise the call, short enough (about 20 us) not
+/// to hold the shard up.
+pub(crate) const SEND_FILE_BYTES: usize = 256 << 10;
+
+/// Bytes sent to one connection in one turn, so that a fast reader cannot starve the others.
+pub(crate) const SEND_BYTES_PER_TURN: usize = 2 << 20;
+
+/// Messages that fit in the queue from one shard to another. What does not fit waits with the
+/// sender, which is bounded by the requests in flight.
+pub(crate) const MAILBOX_MESSAGES: usize = 1024;
+
+/// Bytes of records in one fetch answer, whatever the client allows: Kafka's `fetch.max.bytes`.
+pub(crate) const FETCH_RESPONSE_BYTES: usize = 55 << 20;
+
+/// Memory of chunks that a shard keeps for reuse.
+pub(crate) const IDLE_CHUNK_BYTES: usize = 8 << 20;
+
+/// Bytes of a stored topic read at once while its state is loaded.
+pub(crate) const LOAD_BYTES: usize = 1 << 20;
+
+/// What the records of one batch may grow to when decompressed: the largest that a consumer with
+/// default settings takes (`fetch.max.bytes`), doubled. Guards against decompression bombs.
+pub(crate) const DECOMPRESSED_BYTES: usize = 100 << 20;
+
+const _: () = assert!(RECEIVE_BYTES <= RECEIVE_BYTES_PER_TURN);
+const _: () = assert!(SEND_FILE_BYTES <= SEND_BYTES_PER_TURN);

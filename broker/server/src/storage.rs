@@ -1,0 +1,285 @@
+//! Opening and closing of a shard's partitions, and the housekeeping of their files.
+
+use std::path::Path;
+
+use millrace_io::{ChunkPool, Instant, Io};
+use millrace_log::checkpoints::{LOG_START, RECOVERY_POINT, read_checkpoint, write_checkpoint};
+use millrace_log::{
+    FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan, ReadRequest,
+    WriteMode as LogWriteMode,
+};
+use millrace_wire::ErrorCode;
+use std::io;
+
+use crate::config::{Config, TopicConfig, WriteMode};
+use crate::partitions::{Partition, PartitionId};
+use crate::shard::Shard;
+use crate::timers::Timer;
+
+/// Housekeeping comes so long after a partition was used: long enough to be free, short enough that
+/// recovery has little to scan.
+const HOUSEKEEPING_MS: u64 = 1_000;
+
+/// Housekeepings without use after which a partition gives back its memory and descriptors.
+const IDLE_ROUNDS: u32 = 5;
+
+/// Recovery points go to disk after so many appended bytes, or after so much time.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+const CHECKPOINT_MS: u64 = 5_000;
+
+/// When recovery points were last written by this shard.
+#[derive(Default)]
+pub(crate) struct CheckpointState {
+    pub(crate) bytes: u64,
+    at: Instant,
+    moved: bool,
+}
+
+impl<I: Io> Shard<I> {
+    /// Reads the checkpoints that the last broker here left. A damaged one only makes recovery scan
+    /// more.
+    pub(crate) fn storage_hints(&mut self) {
+        let dir = &self.shared.data_dir;
+        let recovery = read_checkpoint(&mut self.io, dir, RECOVERY_POINT).unwrap_or_default();
+        let starts = read_checkpoint(&mut self.io, dir, LOG_START).unwrap_or_default();
+        let mut hints = self.shared.hints();
+        hints.recovery_points = recovery;
+        hints.log_starts = starts;
+    }
+
+    /// The index of a partition of this shard with its log open, opened or made now if need be.
+    pub(crate) fn open_partition(&mut self, id: PartitionId) -> Result<u32, ErrorCode> {
+        let index = self.partitions.index(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let partition = self.partitions.get_mut(index).expect("an index from the table");
+        if partition.log.is_some() {
+            return Ok(index);
+        }
+        if partition.failed {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        if let Err(error) = self.open_log(index) {
+            let partition = self.partitions.get_mut(index).expect("an index from the table");
+            partition.failed = true;
+            let name = partition.name();
+            crate::log_line!("cannot open {name}: {error}; restart the broker to try again");
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        Ok(index)
+    }
+
+    fn open_log(&mut self, index: u32) -> Result<(), LogError> {
+        let Self { partitions, io, shared, .. } = self;
+        let partition = partitions.get_mut(index).expect("an index from the table");
+        let name = partition.name();
+        let dir = shared.data_dir.join(&name);
+        let config = log_config(&shared.config, &partition.topic, &partition.config);
+        let key = (partition.topic.to_string(), partition.id.partition);
+        let hints = {
+            let hints = shared.hints();
+            OpenHints {
+                clean: shared.was_clean,
+                recovery_point: hints.recovery_points.get(&key).copied(),
+                log_start: hints.log_starts.get(&key).copied(),
+            }
+        };
+        let mut log = match PartitionLog::read_topic_id(io, &dir) {
+            Ok(id) if id == partition.id.topic_id => {
+                let (log, recovered) = PartitionLog::open(io, &dir, config, hints)?;
+                if recovered.is_loss() {
+                    crate::log_line!(
+                        "{name}: recovery cut off what was not written whole: {recovered:?}"
+                    );
+                }
+                log
+            }
+            Ok(other) => {
+                // Another topic of this name lived here: set aside, for a person to look at.
+                let aside = shared.data_dir.join(format!("{name}.{other}-stray"));
+                let failed = |source| LogError::Io { path: dir.clone(), source };
+                io.rename(&dir, &aside).map_err(failed)?;
+                crate::log_line!(
+                    "{name}: a folder of another topic was moved to {}",
+                    aside.display()
+                );
+                PartitionLog::create(io, &dir, partition.id.topic_id, config)?
+            }
+            Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                PartitionLog::create(io, &dir, partition.id.topic_id, config)?
+            }
+            Err(error) => return Err(error),
+        };
+        log.set_index(index);
+        partition.log = Some(log);
+        Ok(())
+    }
+
+    /// Notes that a partition was used, so that housekeeping looks at it.
+    pub(crate) fn note_use(&mut self, index: u32) {
+        let Some(partition) = self.partitions.get_mut(index) else { return };
+        partition.idle_rounds = 0;
+        if partition.used {
+            return;
+        }
+        partition.used = true;
+        if self.used.is_empty() {
+            self.timers.add(self.now.plus_ms(HOUSEKEEPING_MS), Timer::Housekeeping);
+        }
+        self.used.push(index);
+    }
+
+    /// Flushes by the topics' settings, moves recovery points on, deletes old segments, lets idle
+    /// partitions rest.
+    pub(crate) fn keep_house(&mut self) {
+        let now = self.now;
+        let mut due = Vec::new();
+        let mut still = Vec::with_capacity(self.used.len());
+        for index in std::mem::take(&mut self.used) {
+            let Self { partitions, io, chunks, .. } = self;
+            let Some(partition) = partitions.get_mut(index) else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            partition.idle_rounds += 1;
+            if log.is_dirty() || matches!(log.flush_due(now), FlushDue::Now) {
+                due.push(index);
+            }
+            let durable = log.durable_end();
+            self.checkpoint.moved |= partition.checkpointed != Some(durable);
+            let rests = partition.idle_rounds >= IDLE_ROUNDS
+                && !log.is_dirty()
+                && log.release_idle(io, chunks).unwrap_or(true);
+            partition.used = !rests;
+            if !rests {
+                still.push(index);
+            }
+        }
+        // Checkpoints written below read what this round left in the table.
+        self.used = still;
+        due.into_iter().for_each(|index| self.want_flush(index));
+        let waited = now.ms_since(self.checkpoint.at) >= CHECKPOINT_MS;
+        if self.checkpoint.moved && (waited || self.checkpoint.bytes >= CHECKPOINT_BYTES) {
+            self.write_checkpoints();
+        }
+        if !self.used.is_empty() || self.checkpoint.moved {
+            self.timers.add(now.plus_ms(HOUSEKEEPING_MS), Timer::Housekeeping);
+        }
+    }
+
+    /// Enters this shard's recovery points and log starts into the data folder's checkpoints.
+    fn write_checkpoints(&mut self) {
+        let Self { partitions, io, shared, .. } = self;
+        let mut hints = shared.hints();
+        for (_, partition) in partitions.iter_mut() {
+            let Some(log) = &partition.log else { continue };
+            let key = (partition.topic.to_string(), partition.id.partition);
+            partition.checkpointed = Some(log.durable_end());
+            hints.recovery_points.insert(key.clone(), log.durable_end());
+            if log.log_start() > 0 {
+                hints.log_starts.insert(key, log.log_start());
+            }
+        }
+        for (name, offsets) in
+            [(RECOVERY_POINT, &hints.recovery_points), (LOG_START, &hints.log_starts)]
+        {
+            let entries = offsets.iter().map(|((topic, part), offset)| (&**topic, *part, *offset));
+            if let Err(error) = write_checkpoint(io, &shared.data_dir, name, entries) {
+                crate::log_line!("cannot write {name}: {error}");
+            }
+        }
+        drop(hints);
+        self.checkpoint = CheckpointState { at: self.now, ..CheckpointState::default() };
+    }
+
+    /// Asks for what is needed to bring everything to disk. Returns whether something is under way.
+    pub(crate) fn flush_everything(&mut self) -> bool {
+        let mut busy = Vec::new();
+        for (index, partition) in self.partitions.iter_mut() {
+            let Some(log) = &partition.log else { continue };
+            if log.poison().is_none() && (log.is_dirty() || log.unwritten_bytes() > 0) {
+                busy.push(index);
+            }
+        }
+        busy.iter().for_each(|index| self.want_flush(*index));
+        self.submit_writes();
+        self.start_due_flushes();
+        !busy.is_empty()
+    }
+
+    /// Closes all logs and writes their checkpoints.
+    pub(crate) fn close_logs(&mut self) -> io::Result<()> {
+        self.write_checkpoints();
+        let Self { partitions, io, chunks, .. } = self;
+        let mut outcome = Ok(());
+        for (_, partition) in partitions.iter_mut() {
+            let name = partition.name();
+            let Some(log) = &mut partition.log else { continue };
+            if let Err(error) = log.close(io, chunks) {
+                outcome = Err(io::Error::other(format!("{name}: {error}")));
+            }
+        }
+        outcome
+    }
+
+    /// Deletes the folder of a partition whose topic is gone.
+    pub(crate) fn delete_folder(&mut self, partition: Partition<I>) {
+        let name = partition.name();
+        let dir = self.shared.data_dir.join(&name);
+        let gone = self.shared.data_dir.join(format!("{name}.{}-delete", partition.id.topic_id));
+        drop(partition);
+        let removed = self.io.rename(&dir, &gone).and_then(|()| self.io.remove_dir(&gone));
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                crate::log_line!("cannot delete {}: {error}", dir.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads batches from `offset` on, for loading state: may block on the disk.
+pub(crate) fn read_blocking<I: Io>(
+    log: &mut PartitionLog<I>,
+    io: &mut I,
+    chunks: &mut ChunkPool,
+    offset: i64,
+    bytes_max: usize,
+) -> io::Result<Vec<u8>> {
+    let upper_bound = log.written_end();
+    let request =
+        ReadRequest { offset, bytes_max, at_least_one: true, upper_bound, may_block: true };
+    let plan = log.read(io, chunks, request).map_err(io::Error::other)?;
+    let ReadPlan::Data(data) = plan else { return Ok(Vec::new()) };
+    let mut bytes = Vec::with_capacity(data.bytes);
+    if let Some(range) = data.file {
+        bytes.resize(range.bytes, 0);
+        let count = io.read_at(&range.file, range.position, &mut bytes)?;
+        bytes.truncate(count);
+    }
+    data.memory.iter().for_each(|slice| bytes.extend_from_slice(slice));
+    Ok(bytes)
+}
+
+/// The log's settings of a topic.
+pub(crate) fn log_config(config: &Config, topic: &str, settings: &TopicConfig) -> LogConfig {
+    let bytes = |value: i32| u64::try_from(value).unwrap_or(0);
+    LogConfig {
+        segment_bytes: bytes(settings.segment_bytes),
+        segment_ms: settings.segment_ms,
+        index_interval_bytes: bytes(settings.index_interval_bytes),
+        segment_index_bytes: bytes(settings.segment_index_bytes),
+        retention_ms: settings.retention_ms,
+        retention_bytes: settings.retention_bytes,
+        flush_messages: settings.flush_messages,
+        flush_ms: settings.flush_ms,
+        producer_expiration_ms: i64::from(config.logs.producer_id_expiration_ms),
+        write_mode: match config.own.write_mode.of(topic) {
+            WriteMode::Auto | WriteMode::Direct => LogWriteMode::Auto,
+            WriteMode::Buffered => LogWriteMode::Buffered,
+        },
+        ..LogConfig::default()
+    }
+}
+
+/// Whether topics are written past the page cache: the setting, and the file system.
+pub(crate) fn writes_direct(config: &Config, folder: &Path) -> bool {
+    config.own.write_mode.default_choice() != WriteMode::Buffered
+        && millrace_io::probe::data_dir(folder).is_ok_and(|direct| direct.is_usable())
+}
