@@ -155,7 +155,7 @@ fn spawn(bootstrap: &str, folder: &std::path::Path, overrides: &[String]) -> Chi
         .append(true)
         .open(folder.join("log"))
         .expect("the folder was made");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    let mut command = Command::new(program());
     command.arg("serve");
     command.args(["--override", &format!("listeners=PLAINTEXT://{bootstrap}")]);
     command.args(["--override", &format!("log.dirs={}", folder.join("data").display())]);
@@ -170,6 +170,12 @@ fn spawn(bootstrap: &str, folder: &std::path::Path, overrides: &[String]) -> Chi
         .stderr(log)
         .spawn()
         .expect("cargo built the program")
+}
+
+/// The program cargo built for the tests, or another build of it, named by MILLRACE_TEST_PROGRAM.
+pub(crate) fn program() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_millrace").into();
+    env::var_os("MILLRACE_TEST_PROGRAM").unwrap_or_else(built).into()
 }
 
 fn free_port() -> u16 {

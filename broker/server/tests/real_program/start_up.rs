@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::process::Broker;
+use crate::process::{self, Broker};
 use crate::programs::Names;
 
 const REFUSED_WITHIN: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ impl Drop for Folder {
 
 /// Starts `millrace serve ARGUMENTS`, which must end by itself with an error; what it said.
 fn refusal(arguments: &[String]) -> String {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_millrace"))
+    let mut child = Command::new(process::program())
         .arg("serve")
         .args(arguments)
         .stdin(Stdio::null())
@@ -125,7 +125,7 @@ fn a_data_folder_that_cannot_be_used_stops_the_start() {
     let rows: [(PathBuf, &[&str]); 3] = [
         (broker.data_folder(), &["in use"]),
         (file, &["not-a-folder"]),
-        (foreign, &["4711", "meta.properties"]),
+        (foreign, &["4711", "node.id"]),
     ];
     for (data, words) in rows {
         let listen = "listeners=PLAINTEXT://127.0.0.1:0".to_owned();
