@@ -51,6 +51,11 @@ pub(crate) struct FlushState {
 }
 
 impl FlushState {
+    /// Whether a flush of the log's own is under way.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// The log is empty again; a flush in flight is still to be heard of.
     pub(crate) fn restart(&mut self) {
         *self = Self { own: self.own.take(), ..Self::default() };

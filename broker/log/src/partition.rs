@@ -160,6 +160,12 @@ impl<I: Io> PartitionLog<I> {
         self.segments.len()
     }
 
+    /// Whether operations are in flight whose completions this log must see: until then its index
+    /// is not given to another.
+    pub fn is_busy(&self) -> bool {
+        self.writer.is_busy() || self.flush.is_in_flight()
+    }
+
     /// Memory held for this partition: chunks, indexes not yet in their files, producers.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
