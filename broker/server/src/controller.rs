@@ -120,10 +120,10 @@ impl<I: Io> Shard<I> {
         image: &Image,
         decide: impl FnOnce(&mut Controller<'_>) -> T,
     ) -> T {
-        let Self { shared, io, .. } = self;
+        let Self { shared, config, io, .. } = self;
         let directory = shared.directories[0];
         let mut random = || io.random_u64();
-        decide(&mut Controller { image, config: &shared.config, directory, random: &mut random })
+        decide(&mut Controller { image, config, directory, random: &mut random })
     }
 
     /// Gives out the next producer id, from the block this broker holds or a new one.

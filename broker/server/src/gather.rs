@@ -18,6 +18,17 @@ impl<I: Io> Shard<I> {
         let rest = self.by_owner(items, partition);
         visit(self, Tour { origin: self.id, rest, answers: Vec::new(), ask }, then);
     }
+
+    /// As [`Shard::gather`], but asks every shard the same.
+    pub(crate) fn gather_everywhere<Q: Clone + Send + 'static, A: Send + 'static>(
+        &mut self,
+        item: Q,
+        ask: fn(&mut Self, Q) -> A,
+        then: impl FnOnce(&mut Self, Vec<A>) + Send + 'static,
+    ) {
+        let rest = (0..self.mailbox.shards()).map(|shard| (shard, vec![item.clone()])).collect();
+        visit(self, Tour { origin: self.id, rest, answers: Vec::new(), ask }, then);
+    }
 }
 
 struct Tour<I: Io, Q, A> {

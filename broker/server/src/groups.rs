@@ -24,14 +24,25 @@ use crate::timers::Timer;
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// The groups of one shard.
-pub(crate) struct GroupState {
+pub(crate) struct GroupState<I: Io> {
     pub(crate) groups: Groups,
     /// Partitions of the offsets topic that were replayed.
     loaded: BTreeSet<i32>,
-    waiters: HashMap<WaiterId, RequestHead>,
+    waiters: HashMap<WaiterId, Waiter<I>>,
     next_waiter: u64,
     timer_at: Option<Instant>,
     builder: BatchBuilder,
+}
+
+/// How a shard goes on with an answer that is not a reply by itself.
+type Continue<I> = Box<dyn FnOnce(&mut Shard<I>, &Answer) + Send>;
+
+/// Who waits for an answer of the state machine.
+enum Waiter<I: Io> {
+    /// A client: the answer is the reply.
+    Client(RequestHead),
+    /// A request about several groups.
+    Continue(Continue<I>),
 }
 
 /// Why this shard does not serve a group.
@@ -42,7 +53,7 @@ pub(crate) enum Elsewhere {
     Error(ErrorCode),
 }
 
-impl GroupState {
+impl<I: Io> GroupState<I> {
     pub(crate) fn new(config: &Config, now: Now) -> Self {
         Self {
             groups: Groups::new(groups_config(config), now),
@@ -52,6 +63,11 @@ impl GroupState {
             timer_at: None,
             builder: BatchBuilder::new(),
         }
+    }
+
+    /// Other settings, from now on.
+    pub(crate) fn configure(&mut self, config: &Config) {
+        self.groups.set_config(groups_config(config));
     }
 }
 
@@ -73,6 +89,18 @@ impl<I: Io> Shard<I> {
             self.load_groups(id).map_err(Elsewhere::Error)?;
         }
         Ok(())
+    }
+
+    /// Makes sure that this shard has the state of every group that it coordinates.
+    pub(crate) fn load_all_groups(&mut self) -> Result<(), ErrorCode> {
+        let Some(topic) = self.image.topic(OFFSETS_TOPIC) else { return Ok(()) };
+        let shards = self.mailbox.shards();
+        let missing: Vec<PartitionId> = (0..)
+            .take(topic.partitions.len())
+            .map(|partition| PartitionId { topic_id: topic.id, partition })
+            .filter(|id| id.owner(shards) == self.id && !self.groups.loaded.contains(&id.partition))
+            .collect();
+        missing.into_iter().try_for_each(|id| self.load_groups(id))
     }
 
     /// The partition of the offsets topic that keeps the group; `None` before the topic is made.
@@ -134,13 +162,30 @@ impl<I: Io> Shard<I> {
         request: &Request,
         feed: impl FnOnce(&mut Groups, Now, WaiterId) -> Vec<Effect>,
     ) -> Outcome<I> {
+        self.feed(Waiter::Client(request.head), feed);
+        Outcome::Wait
+    }
+
+    /// As [`Shard::feed_groups`], and goes on with `then` once there is an answer.
+    pub(crate) fn feed_groups_then(
+        &mut self,
+        feed: impl FnOnce(&mut Groups, Now, WaiterId) -> Vec<Effect>,
+        then: impl FnOnce(&mut Self, &Answer) + Send + 'static,
+    ) {
+        self.feed(Waiter::Continue(Box::new(then)), feed);
+    }
+
+    fn feed(
+        &mut self,
+        who: Waiter<I>,
+        feed: impl FnOnce(&mut Groups, Now, WaiterId) -> Vec<Effect>,
+    ) {
         let now = self.group_now();
         self.groups.next_waiter += 1;
         let waiter = WaiterId(self.groups.next_waiter);
-        self.groups.waiters.insert(waiter, request.head);
+        self.groups.waiters.insert(waiter, who);
         let effects = feed(&mut self.groups.groups, now, waiter);
         self.run_effects(effects);
-        Outcome::Wait
     }
 
     /// Does what the state machine asks for, and sets the timer to its next deadline.
@@ -169,9 +214,14 @@ impl<I: Io> Shard<I> {
     }
 
     fn reply_to_waiter(&mut self, waiter: WaiterId, answer: &Answer) {
-        let Some(head) = self.groups.waiters.remove(&waiter) else { return };
-        let reply = crate::handlers::group_answer(&head, answer);
-        self.reply(head, reply);
+        match self.groups.waiters.remove(&waiter) {
+            None => {}
+            Some(Waiter::Continue(then)) => then(self, answer),
+            Some(Waiter::Client(head)) => {
+                let reply = crate::handlers::group_answer(&head, answer);
+                self.reply(head, reply);
+            }
+        }
     }
 
     /// Writes records of a group, then tells the state machine.
@@ -211,7 +261,10 @@ impl<I: Io> Shard<I> {
             .groups
             .waiters
             .iter()
-            .filter(|(_, head)| head.id.shard == shard && head.id.connection == connection)
+            .filter(|(_, who)| match who {
+                Waiter::Client(head) => head.id.shard == shard && head.id.connection == connection,
+                Waiter::Continue(_) => false,
+            })
             .map(|(waiter, _)| *waiter)
             .collect();
         let now = self.group_now();

@@ -10,6 +10,7 @@ use millrace_coordinator::Now;
 use millrace_io::{ChunkPool, Io};
 use millrace_wire::{ErrorCode, Uuid};
 
+use crate::config::ConfigMap;
 use crate::controller::ControllerState;
 use crate::fetch::Fetches;
 use crate::flush::Flushes;
@@ -18,8 +19,8 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::metadata::controller::Registration;
 use crate::metadata::{
-    Change, Endpoint as RegisteredEndpoint, Image, MetadataRecord, Topic, changes, checkpoint,
-    leader_change_batch,
+    Change, Endpoint as RegisteredEndpoint, Image, MetadataRecord, ResourceType, Topic, changes,
+    checkpoint, leader_change_batch,
 };
 use crate::partitions::{Durability, PartitionId, Partitions, Then};
 use crate::produce::Appending;
@@ -42,6 +43,7 @@ impl<I: Io> Shard<I> {
             id,
             groups: GroupState::new(&shared.config, group_now),
             io,
+            config: Arc::new(shared.config.clone()),
             shared,
             image: Arc::new(Image::default()),
             mailbox,
@@ -194,11 +196,15 @@ impl<I: Io> Shard<I> {
     /// Takes over a new picture: partitions of this shard come, change and go with it.
     pub(crate) fn take_over(&mut self, image: &Arc<Image>) {
         let old = std::mem::replace(&mut self.image, Arc::clone(image));
-        for change in changes(&old, image) {
+        let changes = changes(&old, image);
+        if changes.iter().any(|change| matches!(change, Change::BrokerConfigChanged(_))) {
+            self.change_broker_config(&old);
+        }
+        for change in changes {
             match change {
                 Change::TopicRemoved(topic) => self.remove_topic(&topic),
                 Change::TopicAdded(topic) => {
-                    let config = Arc::new(self.shared.config.topic(&topic.config));
+                    let config = Arc::new(self.config.topic(&topic.config));
                     self.topic_configs.insert(topic.id, config);
                     self.add_partitions(&topic, 0);
                 }
@@ -232,10 +238,28 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Takes over the brokers' dynamic settings, which topics may inherit.
+    fn change_broker_config(&mut self, old: &Image) {
+        let none = ConfigMap::new();
+        let node = self.shared.node_id.to_string();
+        let of = |name: &str| self.image.configs(ResourceType::Broker, name).unwrap_or(&none);
+        match self.shared.config.with_dynamic(of(""), of(&node)) {
+            Ok(config) => self.config = Arc::new(config),
+            Err(error) => {
+                crate::log_line!("dynamic settings are not in force: {error}");
+                return;
+            }
+        }
+        self.groups.configure(&self.config);
+        for topic in old.topics() {
+            self.change_config(topic);
+        }
+    }
+
     fn change_config(&mut self, topic: &Topic) {
-        let config = Arc::new(self.shared.config.topic(&topic.config));
+        let config = Arc::new(self.config.topic(&topic.config));
         self.topic_configs.insert(topic.id, Arc::clone(&config));
-        let log_config = storage::log_config(&self.shared.config, &topic.name, &config);
+        let log_config = storage::log_config(&self.config, &topic.name, &config);
         for number in 0..topic.partitions.len() {
             if let Some(index) = self.partitions.index(partition_id(topic, number))
                 && let Some(partition) = self.partitions.get_mut(index)

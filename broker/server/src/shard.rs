@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use millrace_io::{ChunkPool, Event, Instant, Io, ListenerId, SocketId};
 use millrace_wire::Uuid;
 
-use crate::config::TopicConfig;
+use crate::config::{Config, TopicConfig};
 use crate::connection::{Connection, ConnectionId};
 use crate::controller::ControllerState;
 use crate::fetch::{FetchId, Fetches, PartRead, ReadTask};
@@ -70,6 +70,8 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) io: I,
     pub(crate) shared: Arc<Shared>,
     pub(crate) image: Arc<Image>,
+    /// With the dynamic settings of the image.
+    pub(crate) config: Arc<Config>,
     pub(crate) mailbox: Mailbox<Message<I>>,
     pub(crate) partitions: Partitions<I>,
     /// Settings of every topic of the image.
@@ -77,7 +79,7 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) chunks: ChunkPool,
     pub(crate) fetches: Fetches<I>,
     pub(crate) flushes: Flushes,
-    pub(crate) groups: GroupState,
+    pub(crate) groups: GroupState<I>,
     /// On shard 0 only.
     pub(crate) controller: Option<ControllerState<I>>,
     pub(crate) timers: Timers,

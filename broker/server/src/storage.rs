@@ -68,11 +68,11 @@ impl<I: Io> Shard<I> {
     }
 
     fn open_log(&mut self, index: u32) -> Result<(), LogError> {
-        let Self { partitions, io, shared, .. } = self;
+        let Self { partitions, io, shared, config, .. } = self;
         let partition = partitions.get_mut(index).expect("an index from the table");
         let name = partition.name();
         let dir = shared.data_dir.join(&name);
-        let config = log_config(&shared.config, &partition.topic, &partition.config);
+        let config = log_config(config, &partition.topic, &partition.config);
         let key = (partition.topic.to_string(), partition.id.partition);
         let hints = {
             let hints = shared.hints();
@@ -164,7 +164,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Enters this shard's recovery points and log starts into the data folder's checkpoints.
-    fn write_checkpoints(&mut self) {
+    pub(crate) fn write_checkpoints(&mut self) {
         let Self { partitions, io, shared, .. } = self;
         let mut hints = shared.hints();
         for (_, partition) in partitions.iter_mut() {

@@ -37,7 +37,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
 }
 
 fn answer<I: Io>(shard: &Shard<I>, request: &Request, created: &[CreatedTopic]) -> Reply<I> {
-    let config = &shard.shared.config;
+    let config = &shard.config;
     let described: Vec<_> = created
         .iter()
         .map(|topic| match &topic.outcome {

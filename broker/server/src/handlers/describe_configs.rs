@@ -53,7 +53,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
 
 fn rows<I: Io>(shard: &Shard<I>, resource: &DescribeConfigsResource<'_>) -> Rows {
     let name = resource.resource_name;
-    let config = &shard.shared.config;
+    let config = &shard.config;
     let refuse = |error, message: String| Err((error, message));
     match ResourceType::from_code(resource.resource_type) {
         Some(ResourceType::Topic) => match shard.image.topic(name).map(Arc::clone) {

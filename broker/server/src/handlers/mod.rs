@@ -3,20 +3,30 @@
 //! A handler decodes the body, decides, and returns an [`Outcome`]; it never blocks. Only what is in
 //! [`versions`] is advertised, and only that is decoded.
 
+mod acls;
+mod alter_configs;
 mod api_versions;
+mod client_quotas;
 mod create_partitions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_log_dirs;
+mod describe_producers;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
+mod group_admin;
 mod group_offsets;
 mod groups;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
+mod reassignments;
 
 use std::ops::RangeInclusive;
 
@@ -53,6 +63,23 @@ pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
         ApiKey::DescribeConfigs => 1..=4,
         ApiKey::CreatePartitions => 0..=3,
         ApiKey::DescribeCluster => 0..=2,
+        ApiKey::DescribeGroups => 0..=6,
+        ApiKey::ListGroups => 0..=5,
+        ApiKey::DeleteRecords => 0..=2,
+        ApiKey::OffsetForLeaderEpoch => 2..=4,
+        ApiKey::DescribeAcls => 0..=3,
+        ApiKey::CreateAcls => 0..=3,
+        ApiKey::DeleteAcls => 0..=3,
+        ApiKey::AlterConfigs => 0..=2,
+        ApiKey::DescribeLogDirs => 0..=5,
+        ApiKey::DeleteGroups => 0..=2,
+        ApiKey::ElectLeaders => 0..=2,
+        ApiKey::IncrementalAlterConfigs => 0..=1,
+        ApiKey::AlterPartitionReassignments => 0..=1,
+        ApiKey::ListPartitionReassignments => 0..=0,
+        ApiKey::OffsetDelete => 0..=0,
+        ApiKey::DescribeClientQuotas => 0..=1,
+        ApiKey::DescribeProducers => 0..=0,
         _ => NONE,
     }
 }
@@ -84,6 +111,23 @@ pub(crate) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         ApiKey::DescribeConfigs => describe_configs::handle(shard, request),
         ApiKey::CreatePartitions => create_partitions::handle(shard, request),
         ApiKey::DescribeCluster => describe_cluster::handle(shard, request),
+        ApiKey::DescribeGroups => group_admin::describe(shard, request),
+        ApiKey::ListGroups => group_admin::list(shard, request),
+        ApiKey::DeleteRecords => delete_records::handle(shard, request),
+        ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::handle(shard, request),
+        ApiKey::DescribeAcls => acls::describe(request),
+        ApiKey::CreateAcls => acls::create(request),
+        ApiKey::DeleteAcls => acls::delete(request),
+        ApiKey::AlterConfigs => alter_configs::replace(shard, request),
+        ApiKey::DescribeLogDirs => describe_log_dirs::handle(shard, request),
+        ApiKey::DeleteGroups => group_admin::delete(shard, request),
+        ApiKey::ElectLeaders => elect_leaders::handle(shard, request),
+        ApiKey::IncrementalAlterConfigs => alter_configs::incremental(shard, request),
+        ApiKey::AlterPartitionReassignments => reassignments::alter(shard, request),
+        ApiKey::ListPartitionReassignments => reassignments::list(request),
+        ApiKey::OffsetDelete => group_admin::delete_offsets(shard, request),
+        ApiKey::DescribeClientQuotas => client_quotas::describe(request),
+        ApiKey::DescribeProducers => describe_producers::handle(shard, request),
         key => Outcome::Close(format!("{} is not served", key.name())),
     }
 }
@@ -94,8 +138,7 @@ pub(crate) fn group_answer<I: Io>(head: &RequestHead, answer: &Answer) -> Reply<
         Answer::Join(answer) => groups::join_answer(head, answer),
         Answer::Sync(answer) => groups::sync_answer(head, answer),
         Answer::Commit(answer) => group_offsets::commit_answer(head, answer),
-        Answer::Delete(_) | Answer::DeleteOffsets(_) => {
-            unreachable!("DeleteGroups and OffsetDelete are not served yet")
-        }
+        Answer::Delete(_) => unreachable!("DeleteGroups goes on with the next group instead"),
+        Answer::DeleteOffsets(answer) => group_admin::delete_offsets_answer(head, answer),
     }
 }
