@@ -79,7 +79,7 @@ fn main() {
                 collect(&mut io, &mut pool, &mut log, &mut counts);
             }
         }
-        for path in log.enforce_retention(&mut io, 0).expect("readable").paths {
+        for path in log.enforce_retention(&mut io, &mut pool, 0).expect("readable").paths {
             let _ = io.remove_file(&path);
         }
     }

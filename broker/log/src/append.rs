@@ -147,15 +147,21 @@ impl<I: Io> PartitionLog<I> {
         }
         let active = self.segments.back_mut().expect("never empty");
         if !active.takes(header, &self.config) {
-            let next = header.base_offset;
-            active.push_time();
-            let file = self.open_for_writing(io, next, true).map_err(refusal("new segment"))?;
-            let mut segment = Segment::new(next);
-            segment.set_file(file);
-            self.segments.push_back(segment);
-            self.snapshot_producers(io, next).map_err(refusal("producer snapshot"))?;
+            self.roll(io, header.base_offset).map_err(refusal("new segment"))?;
         }
         Ok(())
+    }
+
+    /// Begins a segment. The one before it is finished by [`PartitionLog::submit_writes`] once it is
+    /// written.
+    pub(crate) fn roll(&mut self, io: &mut I, base: i64) -> io::Result<()> {
+        assert!(self.writer.is_open, "who writes the segment before it can finish it");
+        self.segments.back_mut().expect("never empty").push_time();
+        let file = self.open_for_writing(io, base, true)?;
+        let mut segment = Segment::new(base);
+        segment.set_file(file);
+        self.segments.push_back(segment);
+        self.snapshot_producers(io, base)
     }
 
     /// Whether the batch fits into space that is there; else asks for some, once in a while.

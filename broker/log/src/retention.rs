@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use millrace_io::Io;
+use millrace_io::{ChunkPool, Io};
 
 use crate::LogError;
 use crate::partition::PartitionLog;
@@ -59,17 +59,22 @@ impl<I: Io> PartitionLog<I> {
     }
 
     /// Gives up segments by `retention.ms` and `retention.bytes`. A segment is as old as the
-    /// largest timestamp in it.
-    pub fn enforce_retention(&mut self, io: &mut I, wall_ms: i64) -> Result<Retired, LogError> {
+    /// largest timestamp in it. The active segment goes, too, when all of it is too old: it is
+    /// finished first, and given up when this is called again.
+    pub fn enforce_retention(
+        &mut self,
+        io: &mut I,
+        pool: &mut ChunkPool,
+        wall_ms: i64,
+    ) -> Result<Retired, LogError> {
         let mut expired = 0;
         let removable = self.segment_at(self.writer.segment);
-        while self.config.retention_ms >= 0 && expired < removable {
-            let max = self.segment_max_timestamp(io, expired)?;
-            let age = max.map(|max| wall_ms.saturating_sub(max.timestamp));
-            if age.is_none_or(|age| age <= self.config.retention_ms) {
-                break;
-            }
+        while expired < removable && self.is_expired(io, expired, wall_ms)? {
             expired += 1;
+        }
+        let active = self.segments.len() - 1;
+        if expired == active && self.poison.is_none() && self.is_expired(io, active, wall_ms)? {
+            self.finish_active(io, pool)?;
         }
         let mut excess = self.bytes().saturating_sub(self.config.retention_bytes.max(0) as u64);
         let by_size = self.config.retention_bytes >= 0;
@@ -88,6 +93,28 @@ impl<I: Io> PartitionLog<I> {
         self.note_start(io)?;
         self.producers.expire(wall_ms, self.config.producer_expiration_ms);
         Ok(retired)
+    }
+
+    /// Whether the largest timestamp of a segment is older than `retention.ms`.
+    fn is_expired(&mut self, io: &mut I, index: usize, wall_ms: i64) -> Result<bool, LogError> {
+        if self.config.retention_ms < 0 {
+            return Ok(false);
+        }
+        let max = self.segment_max_timestamp(io, index)?;
+        let age = max.map(|max| wall_ms.saturating_sub(max.timestamp));
+        Ok(age.is_some_and(|age| age > self.config.retention_ms))
+    }
+
+    /// Begins a new segment, so that the active one can go.
+    fn finish_active(&mut self, io: &mut I, pool: &mut ChunkPool) -> Result<(), LogError> {
+        let end = self.ends.appended_end();
+        let open = match self.writer.is_open {
+            true => Ok(()),
+            false => self.begin_writing(io, pool),
+        };
+        open.and_then(|()| self.roll(io, end)).map_err(|error| self.failed(end, error))?;
+        self.submit_writes(io);
+        Ok(())
     }
 
     /// Takes segments off the old end while `goes` holds for the first; never one that is written.

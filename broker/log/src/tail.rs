@@ -17,6 +17,8 @@ pub(crate) struct Part {
     pub(crate) segment: i64,
     pub(crate) position: u64,
     pub(crate) chunk: Chunk,
+    /// When it was begun, which is when the one before it was full.
+    begun: Instant,
 }
 
 impl Part {
@@ -82,7 +84,8 @@ impl Tail {
             }
         }
         self.chunk_taken = now;
-        self.parts.push_back(Part { segment, position, chunk: pool.take(self.chunk_bytes) });
+        let chunk = pool.take(self.chunk_bytes);
+        self.parts.push_back(Part { segment, position, chunk, begun: now });
     }
 
     /// Puts the partial last block of a file into memory, so that it can be written again.
@@ -90,7 +93,8 @@ impl Tail {
         assert!(block.len() < BLOCK_BYTES && self.start(segment).is_none(), "one partial block");
         let mut chunk = pool.take(BLOCK_BYTES);
         chunk.append(block, |_| {});
-        self.parts.push_back(Part { segment, position: end - block.len() as u64, chunk });
+        let position = end - block.len() as u64;
+        self.parts.push_back(Part { segment, position, chunk, begun: self.chunk_taken });
     }
 
     /// The position from which on the segment's bytes are in memory; `None` when none are.
@@ -156,7 +160,7 @@ impl Tail {
     }
 
     /// Gives back what is written and not needed: everything but the block that will be written
-    /// again and, while somebody reads the tail, up to `cache_bytes_max`.
+    /// again and, while somebody reads the tail, up to `cache_bytes_max` of the last second's.
     pub(crate) fn release_written(
         &mut self,
         pool: &mut ChunkPool,
@@ -167,9 +171,11 @@ impl Tail {
         let read = self.last_read.is_some_and(|at| now.ms_since(at) <= TAIL_READER_MS);
         let keep_bytes = if read { cache_bytes_max } else { 0 };
         let mut bytes: usize = self.parts.iter().map(|part| part.chunk.capacity()).sum();
-        while bytes > keep_bytes
-            && let Some(first) = self.parts.front()
-        {
+        while let (Some(first), next) = (self.parts.front(), self.parts.get(1)) {
+            let is_old = next.is_some_and(|next| now.ms_since(next.begun) > TAIL_READER_MS);
+            if bytes <= keep_bytes && !is_old {
+                break;
+            }
             let full = first.chunk.remaining() == 0 || first.segment != written.0;
             let is_written = (first.segment, first.end()) <= written;
             if !(full && is_written) {

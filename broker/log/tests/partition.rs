@@ -209,12 +209,23 @@ fn retention_gives_up_whole_old_segments() {
         let mut bench = full(small_config());
         let config = LogConfig { retention_ms, retention_bytes, ..small_config() };
         bench.log.set_config(config);
-        let retired = bench.log.enforce_retention(&mut bench.io, now).expect("readable");
+        let Bench { log, io, pool, .. } = &mut bench;
+        let retired = log.enforce_retention(io, pool, now).expect("readable");
         assert_eq!(retired.segments, gone, "{retention_ms} {retention_bytes} {now}");
         assert_eq!(retired.bytes, gone as u64 * 36 * 903);
         assert_eq!(bench.log.log_start(), gone as i64 * 36);
         assert_eq!(bench.try_read(0, 1, i64::MAX) == Got::OutOfRange, gone > 0);
         assert_eq!(bench.read_all(bench.log.log_start(), 5000).len(), (350 - gone * 36) * 903);
+        if now == 1_000_000 && retention_ms >= 0 {
+            bench.settle();
+            let Bench { log, io, pool, .. } = &mut bench;
+            let retired = log.enforce_retention(io, pool, now).expect("readable");
+            assert_eq!(retired.segments, 1, "the active segment went, too");
+            assert_eq!((log.log_start(), log.appended_end(), log.bytes()), (350, 350, 0));
+            let retired = log.enforce_retention(io, pool, now).expect("readable");
+            assert_eq!(retired.segments, 0, "an empty one stays");
+            assert_eq!(bench.append(&BatchSpec::default()).base_offset, 350);
+        }
     }
 }
 
