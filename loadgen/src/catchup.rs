@@ -76,7 +76,9 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     let (edges, _) = gatherer.finish();
     let (stats, _, seen) = run::merge(harvests);
     let (first, last) = edges.expect("it was read twice");
-    let seconds = (last.at_ns - first.at_ns).max(1) as f64 / 1e9;
+    // The end is noticed some milliseconds after the last batch.
+    let end_ns = stats.last_consumed_ns.clamp(first.at_ns + 1, last.at_ns);
+    let seconds = (end_ns - first.at_ns) as f64 / 1e9;
     let (broker, client_cpu_fraction, _) = run::costs(&(first, last));
     let mut integrity = Integrity::default();
     if args.fetch.verify == Switch::On {

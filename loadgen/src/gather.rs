@@ -1,6 +1,6 @@
 //! While a load runs: intervals from the threads, readings of the broker, the live line.
 
-use crate::cost::{self, Meter, Usage};
+use crate::cost::{self, Glance, Meter, Usage};
 use crate::driver::stats::{Interval, Progress};
 use crate::driver::{Setup, Timeline};
 use crate::report::Row;
@@ -13,8 +13,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 const STEP: Duration = Duration::from_millis(20);
-/// Reading all threads of a JVM takes milliseconds.
-const METER_EVERY_NS: u64 = 250_000_000;
+const GLANCE_EVERY_NS: u64 = 250_000_000;
 
 /// Everything read at one moment.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +37,7 @@ pub struct Gatherer {
     meter: Option<Meter>,
     merged: BTreeMap<u64, Interval>,
     readings: Vec<Reading>,
+    glances: Vec<(u64, Glance)>,
     next_line_ns: u64,
     last_line: (u64, u64),
     live: Live,
@@ -95,6 +95,7 @@ impl Gatherer {
             meter,
             merged: BTreeMap::new(),
             readings: Vec::new(),
+            glances: Vec::new(),
             next_line_ns: 0,
             last_line: (0, 0),
             live,
@@ -108,12 +109,20 @@ impl Gatherer {
     /// Collects through the measured time.
     pub fn measure(&mut self) {
         let timeline = self.timeline();
-        let every_ns = timeline.interval_ns.max(METER_EVERY_NS);
+        let every_ns = timeline.interval_ns.max(GLANCE_EVERY_NS);
         let mut next_ns = timeline.measure_start_ns;
-        while !self.setup.stop.load(Ordering::Acquire) {
+        loop {
             let now_ns = self.setup.clock.now_ns();
             if now_ns >= next_ns {
-                self.read();
+                let is_edge = self.readings.is_empty() || now_ns >= timeline.measure_end_ns;
+                // Reading all threads of a JVM takes milliseconds of the client's CPU: not while
+                // it measures.
+                if is_edge {
+                    self.read();
+                }
+                if let Some(meter) = &self.meter {
+                    self.glances.push((now_ns, meter.glance()));
+                }
                 if now_ns >= timeline.measure_end_ns {
                     return;
                 }
@@ -238,7 +247,13 @@ impl Gatherer {
         self.live.end();
         let edges = self.readings.first().cloned().zip(self.readings.last().cloned());
         let timeline = self.timeline();
-        let rows = self.merged.values().map(|interval| self.row(interval, &timeline)).collect();
+        let count = self.merged.keys().next_back().map_or(0, |last| last + 1);
+        let row = |index| match self.merged.get(&index) {
+            Some(interval) => self.row(interval, &timeline),
+            // No thread got to it: the client stood still.
+            None => self.row(&Interval::new(index), &timeline),
+        };
+        let rows = (0..count).map(row).collect();
         (edges, rows)
     }
 
@@ -246,15 +261,14 @@ impl Gatherer {
         let start_ns = timeline.measure_start_ns + interval.index * timeline.interval_ns;
         let end_ns = (start_ns + timeline.interval_ns).min(timeline.measure_end_ns);
         let seconds = end_ns.saturating_sub(start_ns).max(1) as f64 / 1e9;
-        let after = self
-            .readings
-            .iter()
-            .position(|reading| reading.at_ns >= end_ns)
-            .unwrap_or(self.readings.len().saturating_sub(1));
-        let pair = after.checked_sub(1).map(|before| (before, after));
-        let pair = pair.and_then(|(before, after)| {
-            let (a, b) = (self.readings.get(before)?, self.readings.get(after)?);
-            Some((b.broker?.since(&a.broker?), b.at_ns - a.at_ns))
+        // The glances around its end; the last pair for what comes after all.
+        let last = self.glances.len().saturating_sub(1);
+        let after = self.glances.iter().position(|(at_ns, _)| *at_ns >= end_ns);
+        let after = after.unwrap_or(last).max(1);
+        let pair = self.glances.get(after - 1).zip(self.glances.get(after));
+        let cpus = pair.map(|((start_ns, start), (end_ns, end))| {
+            let ns = end_ns.saturating_sub(*start_ns).max(1) as f64;
+            end.cpu_ns.saturating_sub(start.cpu_ns) as f64 / ns
         });
         Row {
             at_s: end_ns.saturating_sub(timeline.measure_start_ns) as f64 / 1e9,
@@ -264,8 +278,8 @@ impl Gatherer {
             errors: interval.errors,
             response_us: interval.response.percentiles(),
             end_to_end_us: interval.end_to_end.percentiles(),
-            broker_cpus: pair.map(|(used, ns)| used.cpu_ns as f64 / ns.max(1) as f64),
-            broker_rss_bytes: pair.map(|(used, _)| used.rss_bytes),
+            broker_cpus: cpus,
+            broker_rss_bytes: pair.map(|(_, (_, glance))| glance.rss_bytes),
         }
     }
 }

@@ -16,6 +16,8 @@ const TIMER_LATE_MAX_US: f64 = 500.0;
 /// What is known besides the report's own figures.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
+    /// Requests that were due were given up before they were sent and answered.
+    pub is_sending_cut: bool,
     /// The consumers were given up before they had seen everything.
     pub is_drain_cut: bool,
     /// Connections lost.
@@ -40,6 +42,9 @@ fn integrity(report: &Report, args: &RunArgs, about: Circumstances, reasons: &mu
     reasons.extend(report.integrity.complaints(was_retried));
     if args.fetch.verify == Switch::Off {
         reasons.push("records were not verified (--verify off)".to_owned());
+    }
+    if about.is_sending_cut {
+        reasons.push("not everything that was due was sent and answered".to_owned());
     }
     if about.is_drain_cut {
         reasons.push("consumers did not get to the end of what was sent".to_owned());
@@ -105,5 +110,87 @@ fn load(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mut 
              sent; see the end-to-end times"
                 .to_owned(),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::Percentiles;
+    use crate::verify::Integrity;
+
+    fn sound() -> (Report, RunArgs, Circumstances) {
+        let mut args = RunArgs::with_defaults();
+        args.rate = Some(1000.0);
+        let times = Percentiles { p99: Some(2_000.0), count: 5_000, ..Default::default() };
+        let report = Report {
+            records_per_second: 1000.0,
+            response_us: times,
+            client_cpu_fraction: 0.5,
+            schedule_lag_us: Some(100.0),
+            other_cpus_busy: Some(0.1),
+            ..Default::default()
+        };
+        (report, args, Circumstances::default())
+    }
+
+    #[test]
+    fn each_doubt_is_a_reason_and_a_sound_run_has_none() {
+        type Change = fn(&mut Report, &mut RunArgs, &mut Circumstances);
+        // What happens, the reason, the note.
+        let rows: [(Change, &str, &str); 14] = [
+            (|_, _, _| (), "", ""),
+            (|r, _, _| r.client_cpu_fraction = 0.95, "client thread used 95 %", ""),
+            (|r, _, _| r.schedule_lag_us = Some(1_500.0), "left 1500 us", ""),
+            (
+                |r, _, _| {
+                    r.schedule_lag_us = Some(1_500.0);
+                    r.response_us.p99 = Some(50_000.0);
+                },
+                "",
+                "left 1500 us",
+            ),
+            (|r, a, _| (r.schedule_lag_us, a.rate) = (Some(9e9), None), "", ""),
+            (|r, _, _| r.other_cpus_busy = Some(0.7), "0.70 CPUs busy", ""),
+            (|r, _, _| r.noise_after.timer_late_us_p50 = Some(900.0), "", "900 us late"),
+            (|r, _, _| r.records_per_second = 970.0, "", "970 of 1000"),
+            (|r, _, _| r.records_per_second = 0.0, "no record", "0 of 1000"),
+            (
+                |r, _, _| r.integrity = Integrity { lost: 3, ..Default::default() },
+                "3 records lost",
+                "",
+            ),
+            (
+                |r, _, _| {
+                    r.errors = 2;
+                    r.errors_by_code.insert("NO_ANSWER".to_owned(), 2);
+                },
+                "2 x NO_ANSWER",
+                "",
+            ),
+            (|_, _, c| c.connections_lost = 1, "1 connections", ""),
+            (|_, a, _| a.acks = Acks::None, "", "acks=0"),
+            (|_, _, c| c.is_sending_cut = true, "was due", ""),
+        ];
+        for (change, reason, note) in rows {
+            let (mut report, mut args, mut about) = sound();
+            change(&mut report, &mut args, &mut about);
+            let (reasons, notes) = judge(&report, &args, about);
+            for (found, expected) in [(&reasons, reason), (&notes, note)] {
+                assert_eq!(found.is_empty(), expected.is_empty(), "{reason}/{note}: {found:?}");
+                assert!(found.iter().all(|text| text.contains(expected)), "{found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn records_that_were_retried_may_come_twice_or_late_but_never_be_lost() {
+        let (mut report, args, about) = sound();
+        report.integrity = Integrity { duplicated: 1, reordered: 1, ..Default::default() };
+        assert_eq!(judge(&report, &args, about).0.len(), 2);
+        report.retries = 1;
+        assert_eq!(judge(&report, &args, about).0.len(), 0);
+        report.integrity.lost = 1;
+        assert_eq!(judge(&report, &args, about).0.len(), 1);
     }
 }

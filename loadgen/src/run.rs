@@ -189,7 +189,7 @@ fn load(
         progress.iter().map(|progress| cell(progress)).sum()
     };
     let has_failed = crew.has_failed();
-    gatherer.wait_for(
+    let is_sent = gatherer.wait_for(
         args.timeout + DRAIN_PATIENCE,
         |progress| has_failed || progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire)),
         |progress| sum(progress, |p| p.acked.load(Ordering::Acquire)),
@@ -221,6 +221,7 @@ fn load(
         (is_drained, seen) = (is_complete, trackers);
     }
     let about = Circumstances {
+        is_sending_cut: !is_sent,
         is_drain_cut: !is_drained,
         connections_lost: stats.connections_lost,
         has_broker_ended,

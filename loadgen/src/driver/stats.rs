@@ -96,6 +96,10 @@ pub struct Stats {
     pub requests: u64,
     /// Bytes of those requests.
     pub request_bytes: u64,
+    /// Records acknowledged (acks=0: sent) in the whole run.
+    pub records_ever: u64,
+    /// When the last batch was consumed.
+    pub last_consumed_ns: u64,
     /// Records seen by consumers.
     pub consumed: u64,
     /// Bytes of the batches they came in.
@@ -125,6 +129,8 @@ impl Stats {
             batches: 0,
             requests: 0,
             request_bytes: 0,
+            records_ever: 0,
+            last_consumed_ns: 0,
             consumed: 0,
             consumed_bytes: 0,
             fetches: 0,
@@ -147,6 +153,8 @@ impl Stats {
         self.batches += other.batches;
         self.requests += other.requests;
         self.request_bytes += other.request_bytes;
+        self.records_ever += other.records_ever;
+        self.last_consumed_ns = self.last_consumed_ns.max(other.last_consumed_ns);
         self.consumed += other.consumed;
         self.consumed_bytes += other.consumed_bytes;
         self.fetches += other.fetches;
@@ -159,6 +167,7 @@ impl Stats {
 
     /// A request was answered, or with acks=0 sent, at `now_ns`.
     pub fn on_done(&mut self, now_ns: u64, done: Done) {
+        self.records_ever += done.records;
         if self.timeline.is_measured(now_ns) {
             self.records += done.records;
             self.bytes += done.value_bytes;
@@ -204,6 +213,7 @@ impl Stats {
 
     /// Batches were consumed.
     pub fn on_consumed(&mut self, now_ns: u64, records: u64, bytes: u64) {
+        self.last_consumed_ns = now_ns;
         if self.timeline.is_measured(now_ns) {
             self.consumed += records;
             self.consumed_bytes += bytes;

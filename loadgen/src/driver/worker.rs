@@ -313,7 +313,7 @@ impl Worker {
         Progress::publish(&progress.sent, sent);
         Progress::publish(&progress.uncertain, uncertain);
         Progress::publish(&progress.seen, seen);
-        Progress::publish(&progress.acked, self.stats.records);
+        Progress::publish(&progress.acked, self.stats.records_ever);
         Progress::publish(&progress.errors, self.stats.errors.values().sum());
         Progress::publish(&progress.spun_ns, self.spun_ns);
         let is_done = self.producers.iter_mut().all(|producer| producer.is_done(setup, now_ns));

@@ -15,7 +15,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// Everything a run has found, as in report.json. Times in the names' units.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Whether the figures are the broker's, and every record was verified.
     pub valid: bool,
