@@ -1,5 +1,5 @@
-//! DescribeAcls, CreateAcls, DeleteAcls (keys 29 to 31), versions 0 to 3: there is no authorizer, and
-//! Apache Kafka without one gives the same answers.
+//! DescribeAcls, CreateAcls, DeleteAcls (keys 29 to 31), versions 0 to 3: there is no authorizer,
+//! and Apache Kafka without one gives the same answers.
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;

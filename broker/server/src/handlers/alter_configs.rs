@@ -1,5 +1,5 @@
-//! IncrementalAlterConfigs (key 44, versions 0 and 1; KIP-339) and AlterConfigs (33, versions 0 to 2;
-//! KIP-133): decided by the controller on shard 0, answered once every shard has the settings.
+//! IncrementalAlterConfigs (key 44, versions 0 and 1; KIP-339) and AlterConfigs (33, versions 0 to
+//! 2; KIP-133): decided by the controller on shard 0, answered once every shard has the settings.
 
 use std::sync::Arc;
 

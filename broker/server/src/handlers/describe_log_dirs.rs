@@ -1,5 +1,5 @@
 //! DescribeLogDirs (key 35), versions 0 to 5 (KIP-113, KIP-827): the data folder and what each
-//! partition takes in it. Sizes of the disk are not told (-1), as by Kafka when it cannot know them.
+//! partition takes in it. Sizes of the disk are not told (-1): clients take that as unknown.
 
 use std::collections::BTreeMap;
 

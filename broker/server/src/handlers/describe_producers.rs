@@ -1,4 +1,4 @@
-//! DescribeProducers (key 61), version 0 (KIP-664): the idempotent producers that a partition knows.
+//! DescribeProducers (key 61), version 0 (KIP-664): the idempotent producers a partition knows.
 //! None has a transaction: those are not built.
 
 use millrace_io::Io;

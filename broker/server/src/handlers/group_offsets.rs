@@ -1,4 +1,6 @@
-//! OffsetCommit (key 8, versions 2 to 9) and OffsetFetch (key 9, versions 1 to 9).
+//! OffsetCommit (key 8) and OffsetFetch (key 9), versions 0 to 10; from 10 on topics go by id.
+//!
+//! Version 0 stored offsets in ZooKeeper once; here it is served like version 1.
 //!
 //! A commit is answered once its record is as durable as acks=all asks. Nothing is ever unstable:
 //! there are no transactions.
@@ -20,8 +22,12 @@ use millrace_wire::messages::{
 use millrace_wire::{ErrorCode, Uuid};
 
 use crate::groups::Elsewhere;
+use crate::metadata::Image;
 use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
+
+/// From this version on, of both, topics go by id.
+const BY_TOPIC_ID: i16 = 10;
 
 pub(super) fn commit<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
     let body: OffsetCommitRequest<'_> = match request.decode() {
@@ -38,7 +44,12 @@ pub(super) fn commit<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         .topics
         .iter()
         .map(|topic| {
-            let known = image.topic(topic.name);
+            let (known, unknown) = if request.head.version >= BY_TOPIC_ID {
+                (image.topic_by_id(topic.topic_id), ErrorCode::UNKNOWN_TOPIC_ID)
+            } else {
+                (image.topic(topic.name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+            };
+            let missing = known.map_or(unknown, |_| ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
             let partitions = topic
                 .partitions
                 .iter()
@@ -46,7 +57,7 @@ pub(super) fn commit<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
                     index: part.partition_index,
                     refused: match known.and_then(|known| known.partition(part.partition_index)) {
                         Some(_) => ErrorCode::NONE,
-                        None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                        None => missing,
                     },
                     offset: part.committed_offset,
                     leader_epoch: part.committed_leader_epoch,
@@ -54,8 +65,9 @@ pub(super) fn commit<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
                     timestamp_ms: Some(part.commit_timestamp).filter(|at| *at >= 0),
                 })
                 .collect();
-            let topic_id = known.map_or(Uuid::ZERO, |known| known.id);
-            CommitTopic { name: topic.name, topic_id, partitions }
+            let topic_id = known.map_or(topic.topic_id, |known| known.id);
+            let name = known.map_or(topic.name, |known| &*known.name);
+            CommitTopic { name, topic_id, partitions }
         })
         .collect();
     if let Some(error) = refused {
@@ -81,6 +93,7 @@ pub(super) fn commit_answer<I: Io>(head: &RequestHead, answer: &CommitAnswer) ->
         .iter()
         .map(|topic| OffsetCommitResponseTopic {
             name: &topic.name,
+            topic_id: topic.topic_id,
             partitions: topic.partitions.iter().map(|part| partition(part.0, part.1)).collect(),
             ..Default::default()
         })
@@ -97,6 +110,7 @@ fn refused_commit<I: Io>(
         .iter()
         .map(|topic| OffsetCommitResponseTopic {
             name: topic.name,
+            topic_id: topic.topic_id,
             partitions: topic.partitions.iter().map(|part| partition(part.index, error)).collect(),
             ..Default::default()
         })
@@ -116,18 +130,33 @@ fn partition<'a>(index: i32, error: ErrorCode) -> OffsetCommitResponsePartition<
 struct Asked {
     place: usize,
     group_id: String,
-    topics: Option<Vec<(String, Vec<i32>)>>,
+    topics: Option<Vec<AskedTopic>>,
+}
+
+/// No name: no topic has the id.
+struct AskedTopic {
+    name: Option<String>,
+    id: Uuid,
+    partitions: Vec<i32>,
+}
+
+/// The offsets found for one topic.
+struct FoundTopic {
+    name: String,
+    id: Uuid,
+    partitions: Vec<(i32, FoundOffset)>,
 }
 
 /// The offsets found for one group.
 #[derive(Default)]
 struct Found {
     error: Option<ErrorCode>,
-    topics: Vec<(String, Vec<(i32, FoundOffset)>)>,
+    topics: Vec<FoundTopic>,
 }
 
 /// One committed offset; -1 when there is none, which is no error.
 struct FoundOffset {
+    error: ErrorCode,
     offset: i64,
     leader_epoch: i32,
     metadata: String,
@@ -138,7 +167,7 @@ pub(super) fn fetch<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    let all_asked = asked(request.head.version, &body);
+    let all_asked = asked(&shard.image, request.head.version, &body);
     let mut found: Vec<Found> = all_asked.iter().map(|_| Found::default()).collect();
     let mut here = Vec::new();
     for asked in all_asked {
@@ -163,29 +192,34 @@ pub(super) fn fetch<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I
     Outcome::Wait
 }
 
-fn asked(version: i16, body: &OffsetFetchRequest<'_>) -> Vec<Asked> {
+fn asked(image: &Image, version: i16, body: &OffsetFetchRequest<'_>) -> Vec<Asked> {
     if version < 8 {
         let topics = body.topics.as_ref().map(|topics| {
-            topics
-                .iter()
-                .map(|topic| (topic.name.to_owned(), topic.partition_indexes.iter().collect()))
-                .collect()
+            let asked = topics.iter().map(|topic| AskedTopic {
+                name: Some(topic.name.to_owned()),
+                id: Uuid::ZERO,
+                partitions: topic.partition_indexes.iter().collect(),
+            });
+            asked.collect()
         });
         return vec![Asked { place: 0, group_id: body.group_id.to_owned(), topics }];
     }
-    body.groups
-        .iter()
-        .enumerate()
-        .map(|(place, group)| {
-            let topics = group.topics.as_ref().map(|topics| {
-                topics
-                    .iter()
-                    .map(|topic| (topic.name.to_owned(), topic.partition_indexes.iter().collect()))
-                    .collect()
+    let groups = body.groups.iter().enumerate().map(|(place, group)| {
+        let topics = group.topics.as_ref().map(|topics| {
+            let asked = topics.iter().map(|topic| AskedTopic {
+                name: if version < BY_TOPIC_ID {
+                    Some(topic.name.to_owned())
+                } else {
+                    image.topic_by_id(topic.topic_id).map(|known| known.name.to_string())
+                },
+                id: topic.topic_id,
+                partitions: topic.partition_indexes.iter().collect(),
             });
-            Asked { place, group_id: group.group_id.to_owned(), topics }
-        })
-        .collect()
+            asked.collect()
+        });
+        Asked { place, group_id: group.group_id.to_owned(), topics }
+    });
+    groups.collect()
 }
 
 fn look_up<I: Io>(shard: &mut Shard<I>, asked: &Asked) -> Found {
@@ -197,34 +231,52 @@ fn look_up<I: Io>(shard: &mut Shard<I>, asked: &Asked) -> Found {
         return Found { error: Some(error), topics: Vec::new() };
     }
     let offsets = shard.groups.groups.fetch(&asked.group_id);
-    let topics = match &asked.topics {
-        Some(topics) => topics
-            .iter()
-            .map(|(name, parts)| {
-                let found = parts.iter().map(|part| (*part, find(offsets, name, *part))).collect();
-                (name.clone(), found)
-            })
-            .collect(),
-        None => offsets
-            .iter()
-            .flat_map(|offsets| offsets.topics())
-            .map(|(name, parts)| {
-                let found = parts.keys().map(|part| (*part, find(offsets, name, *part))).collect();
-                (name.to_string(), found)
-            })
-            .collect(),
+    let all = |offsets: &Offsets| {
+        let topics = offsets.topics().map(|(name, partitions)| AskedTopic {
+            name: Some(name.to_string()),
+            id: shard.image.topic(name).map_or(Uuid::ZERO, |known| known.id),
+            partitions: partitions.keys().copied().collect(),
+        });
+        topics.collect()
     };
-    Found { error: None, topics }
+    let every: Vec<AskedTopic>;
+    let topics = match &asked.topics {
+        Some(topics) => topics,
+        None => {
+            every = offsets.map(all).unwrap_or_default();
+            &every
+        }
+    };
+    let topics = topics.iter().map(|topic| FoundTopic {
+        name: topic.name.clone().unwrap_or_default(),
+        id: topic.id,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| match &topic.name {
+                Some(name) => (*partition, find(offsets, name, *partition)),
+                None => (*partition, FoundOffset::none(ErrorCode::UNKNOWN_TOPIC_ID)),
+            })
+            .collect(),
+    });
+    Found { error: None, topics: topics.collect() }
+}
+
+impl FoundOffset {
+    fn none(error: ErrorCode) -> Self {
+        Self { error, offset: -1, leader_epoch: -1, metadata: String::new() }
+    }
 }
 
 fn find(offsets: Option<&Offsets>, topic: &str, partition: i32) -> FoundOffset {
     match offsets.and_then(|offsets| offsets.get(topic, partition)) {
         Some(committed) => FoundOffset {
+            error: ErrorCode::NONE,
             offset: committed.offset,
             leader_epoch: committed.leader_epoch,
             metadata: committed.metadata.to_string(),
         },
-        None => FoundOffset { offset: -1, leader_epoch: -1, metadata: String::new() },
+        None => FoundOffset::none(ErrorCode::NONE),
     }
 }
 
@@ -242,15 +294,18 @@ fn fetch_reply<I: Io>(request: &Request, found: &[Found]) -> Reply<I> {
             topics: found
                 .topics
                 .iter()
-                .map(|(name, parts)| OffsetFetchResponseTopics {
-                    name,
-                    partitions: parts
+                .map(|topic| OffsetFetchResponseTopics {
+                    name: &topic.name,
+                    topic_id: topic.id,
+                    partitions: topic
+                        .partitions
                         .iter()
                         .map(|(index, found)| OffsetFetchResponsePartitions {
                             partition_index: *index,
                             committed_offset: found.offset,
                             committed_leader_epoch: found.leader_epoch,
                             metadata: Some(&found.metadata),
+                            error_code: found.error.code(),
                             ..Default::default()
                         })
                         .collect(),
@@ -285,8 +340,8 @@ fn fetch_reply_of_one<I: Io>(head: &RequestHead, request: &Request, found: &Foun
             topics.push(OffsetFetchResponseTopic { name, partitions: parts, ..Default::default() });
         }
     }
-    for (name, parts) in &found.topics {
-        let partitions = parts
+    for FoundTopic { name, partitions, .. } in &found.topics {
+        let partitions = partitions
             .iter()
             .map(|(index, found)| OffsetFetchResponsePartition {
                 metadata: Some(&found.metadata),

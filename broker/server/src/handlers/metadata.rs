@@ -19,7 +19,7 @@ use crate::request::{Outcome, Request};
 use crate::shard::Shard;
 
 /// Every operation on a topic (`AclOperation` codes 3 to 8, 10, 11) as a bit field.
-const TOPIC_OPERATIONS: i32 =
+pub(super) const TOPIC_OPERATIONS: i32 =
     1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
 /// Every operation on a cluster (`AclOperation` codes 5, 7 to 12) as a bit field.
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;

@@ -15,6 +15,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;
 mod find_coordinator;
@@ -49,8 +50,8 @@ pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
         ApiKey::Fetch => 4..=18,
         ApiKey::ListOffsets => 1..=11,
         ApiKey::Metadata => 0..=13,
-        ApiKey::OffsetCommit => 2..=9,
-        ApiKey::OffsetFetch => 1..=9,
+        ApiKey::OffsetCommit => 0..=10,
+        ApiKey::OffsetFetch => 0..=10,
         ApiKey::FindCoordinator => 0..=6,
         ApiKey::JoinGroup => 0..=9,
         ApiKey::Heartbeat => 0..=4,
@@ -80,6 +81,7 @@ pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
         ApiKey::OffsetDelete => 0..=0,
         ApiKey::DescribeClientQuotas => 0..=1,
         ApiKey::DescribeProducers => 0..=0,
+        ApiKey::DescribeTopicPartitions => 0..=0,
         _ => NONE,
     }
 }
@@ -128,6 +130,7 @@ pub(crate) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         ApiKey::OffsetDelete => group_admin::delete_offsets(shard, request),
         ApiKey::DescribeClientQuotas => client_quotas::describe(request),
         ApiKey::DescribeProducers => describe_producers::handle(shard, request),
+        ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(shard, request),
         key => Outcome::Close(format!("{} is not served", key.name())),
     }
 }

@@ -1,5 +1,5 @@
-//! AlterPartitionReassignments (key 45, versions 0 and 1) and ListPartitionReassignments (46, version
-//! 0), KIP-455: with one broker no partition ever moves, so none is ever under way.
+//! AlterPartitionReassignments (key 45, versions 0 and 1) and ListPartitionReassignments (46,
+//! version 0), KIP-455: with one broker no partition ever moves, so none is ever under way.
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
