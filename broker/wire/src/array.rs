@@ -46,6 +46,7 @@ impl<'a, T> Array<'a, T> {
 
 impl<'a, T: Wire<'a>> Array<'a, T> {
     /// The elements by value, read from the frame one by one or cloned from memory.
+    #[inline]
     pub fn iter(&self) -> Iter<'_, 'a, T> {
         match &self.elements {
             Elements::View { reader, count } => Iter::View { reader: reader.clone(), left: *count },
@@ -71,14 +72,17 @@ impl<'a, T: Wire<'a>> Array<'a, T> {
 impl<'a, T: Wire<'a>> Wire<'a> for Array<'a, T> {
     const BYTES_MIN: usize = 1;
 
+    #[inline]
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Self::read_nullable(r)?.ok_or(DecodeError::Null)
     }
 
+    #[inline]
     fn write(&self, w: &mut Writer) -> Result<(), EncodeError> {
         Self::write_nullable(Some(self), w)
     }
 
+    #[inline]
     fn read_nullable(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
         let Some(count) = r.length(false)? else { return Ok(None) };
         let needed = count.saturating_mul(T::BYTES_MIN.max(1));
@@ -101,6 +105,7 @@ impl<'a, T: Wire<'a>> Wire<'a> for Array<'a, T> {
         Ok(Some(Array { elements }))
     }
 
+    #[inline]
     fn write_nullable(value: Option<&Self>, w: &mut Writer) -> Result<(), EncodeError> {
         w.length(value.map(Array::len), false)?;
         match value.map(|value| &value.elements) {

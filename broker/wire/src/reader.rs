@@ -146,12 +146,9 @@ impl<'a> Reader<'a> {
     /// An unsigned variable-length integer of at most 32 bits, low seven bits first.
     #[inline]
     pub fn uvarint(&mut self) -> Result<u32, DecodeError> {
-        match self.bytes {
-            [byte @ 0..=0x7f, rest @ ..] => {
-                self.bytes = rest;
-                Ok(u32::from(*byte))
-            }
-            _ => u32::try_from(self.uvarint_long(5)?).map_err(|_| DecodeError::Varint),
+        match self.uvarint_short() {
+            Some(value) => Ok(value),
+            None => u32::try_from(self.uvarint_long(5)?).map_err(|_| DecodeError::Varint),
         }
     }
 
@@ -165,8 +162,25 @@ impl<'a> Reader<'a> {
     /// A zigzag variable-length integer of 64 bits.
     #[inline]
     pub fn varlong(&mut self) -> Result<i64, DecodeError> {
-        let raw = self.uvarint_long(10)?;
+        let raw = match self.uvarint_short() {
+            Some(value) => u64::from(value),
+            None => self.uvarint_long(10)?,
+        };
         Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+    }
+
+    /// The common case: one or two bytes.
+    #[inline]
+    fn uvarint_short(&mut self) -> Option<u32> {
+        let (value, rest) = match self.bytes {
+            [low @ 0..=0x7f, rest @ ..] => (u32::from(*low), rest),
+            [low, high @ 0..=0x7f, rest @ ..] => {
+                (u32::from(low & 0x7f) | u32::from(*high) << 7, rest)
+            }
+            _ => return None,
+        };
+        self.bytes = rest;
+        Some(value)
     }
 
     fn uvarint_long(&mut self, bytes_max: usize) -> Result<u64, DecodeError> {

@@ -51,8 +51,9 @@ impl Default for UnknownTags<'_> {
 }
 
 impl PartialEq for UnknownTags<'_> {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
+        self.is_empty() && other.is_empty() || self.iter().eq(other.iter())
     }
 }
 
@@ -116,6 +117,7 @@ pub(crate) struct TagWriter<'u, 'a> {
 }
 
 impl<'u, 'a> TagWriter<'u, 'a> {
+    #[inline]
     pub(crate) fn begin(w: &mut Writer, unknown: &'u UnknownTags<'a>) -> Self {
         TagWriter { position: w.bytes().len(), count: 0, unknown, next: 0 }
     }
@@ -138,10 +140,17 @@ impl<'u, 'a> TagWriter<'u, 'a> {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn end(mut self, w: &mut Writer) -> Result<(), EncodeError> {
-        if w.flexible() {
+        if !w.flexible() {
+            return Ok(());
+        }
+        if !self.unknown.is_empty() {
             self.write_unknown(w, self.next..u32::MAX);
-            w.insert_uvarint(self.position, self.count);
+        }
+        match self.count {
+            0 => w.u8(0),
+            count => w.insert_uvarint(self.position, count),
         }
         Ok(())
     }

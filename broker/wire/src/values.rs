@@ -62,19 +62,23 @@ impl Wire<'_> for Uuid {
 impl<'a> Wire<'a> for &'a str {
     const BYTES_MIN: usize = 1;
 
+    #[inline]
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Self::read_nullable(r)?.ok_or(DecodeError::Null)
     }
 
+    #[inline]
     fn write(&self, w: &mut Writer) -> Result<(), EncodeError> {
         Self::write_nullable(Some(self), w)
     }
 
+    #[inline]
     fn read_nullable(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
         let Some(bytes) = r.length(true)? else { return Ok(None) };
         std::str::from_utf8(r.take(bytes)?).map(Some).map_err(|_| DecodeError::Utf8)
     }
 
+    #[inline]
     fn write_nullable(value: Option<&Self>, w: &mut Writer) -> Result<(), EncodeError> {
         w.length(value.map(|value| value.len()), true)?;
         w.raw(value.map_or(&[], |value| value.as_bytes()));
@@ -85,19 +89,23 @@ impl<'a> Wire<'a> for &'a str {
 impl<'a> Wire<'a> for &'a [u8] {
     const BYTES_MIN: usize = 1;
 
+    #[inline]
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Self::read_nullable(r)?.ok_or(DecodeError::Null)
     }
 
+    #[inline]
     fn write(&self, w: &mut Writer) -> Result<(), EncodeError> {
         Self::write_nullable(Some(self), w)
     }
 
+    #[inline]
     fn read_nullable(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
         let Some(bytes) = r.length(false)? else { return Ok(None) };
         r.take(bytes).map(Some)
     }
 
+    #[inline]
     fn write_nullable(value: Option<&Self>, w: &mut Writer) -> Result<(), EncodeError> {
         w.length(value.map(|value| value.len()), false)?;
         w.raw(value.map_or(&[], |value| value));
@@ -147,18 +155,22 @@ impl Default for Records<'_> {
 impl<'a> Wire<'a> for Records<'a> {
     const BYTES_MIN: usize = 1;
 
+    #[inline]
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         <&[u8]>::read(r).map(Records::Bytes)
     }
 
+    #[inline]
     fn write(&self, w: &mut Writer) -> Result<(), EncodeError> {
         Self::write_nullable(Some(self), w)
     }
 
+    #[inline]
     fn read_nullable(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
         Ok(<&[u8]>::read_nullable(r)?.map(Records::Bytes))
     }
 
+    #[inline]
     fn write_nullable(value: Option<&Self>, w: &mut Writer) -> Result<(), EncodeError> {
         w.length(value.map(Records::len), false)?;
         match value {
