@@ -182,6 +182,14 @@ impl ChunkBlocks {
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }.to_vec()
     }
 
+    /// The first `bytes` (whole blocks, not all) and the rest, to be written separately.
+    pub fn split_at(self, bytes: usize) -> (Self, Self) {
+        assert!(bytes.is_multiple_of(BLOCK_BYTES) && 0 < bytes && bytes < self.len(), "two parts");
+        let middle = self.range.start + bytes;
+        let first = Self { memory: Arc::clone(&self.memory), range: self.range.start..middle };
+        (first, Self { memory: self.memory, range: middle..self.range.end })
+    }
+
     /// Address of the first byte, for the kernel. Valid while `self` lives.
     pub fn as_ptr(&self) -> *const u8 {
         // SAFETY: `range.start < capacity`, so the result stays within the allocation.

@@ -152,8 +152,8 @@ impl<I: Io> PartitionLog<I> {
         Ok(())
     }
 
-    /// Begins a segment. The one before it is finished by [`PartitionLog::submit_writes`] once it is
-    /// written.
+    /// Begins a segment. The one before it is finished by [`PartitionLog::submit_writes`] once it
+    /// is written.
     pub(crate) fn roll(&mut self, io: &mut I, base: i64) -> io::Result<()> {
         assert!(self.writer.is_open, "who writes the segment before it can finish it");
         self.segments.back_mut().expect("never empty").push_time();

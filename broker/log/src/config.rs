@@ -66,6 +66,9 @@ pub(crate) const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// Bytes of one round of writes. A round is awaited as a whole, so it bounds how long the first
 /// record of it waits for the last.
 pub(crate) const ROUND_BYTES_MAX: usize = 1 << 20;
+/// A larger write does not begin with the block that is written again, which goes separately: that
+/// saves CPU. A smaller one is not worth one more operation of the device.
+pub(crate) const SPLIT_BYTES_MIN: usize = 128 << 10;
 /// The first space prepared in a segment of a quiet partition; doubled each time it is used up.
 pub(crate) const PREPARE_BYTES_MIN: u64 = 64 << 10;
 /// The most space prepared at once: 64 rounds of writes.

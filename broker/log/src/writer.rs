@@ -9,7 +9,7 @@ use std::io;
 
 use millrace_io::{BLOCK_BYTES, ChunkPool, Instant, Io, Token};
 
-use crate::config::{PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, ROUND_BYTES_MAX};
+use crate::config::{PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, ROUND_BYTES_MAX, SPLIT_BYTES_MIN};
 use crate::partition::PartitionLog;
 use crate::token::{self, Operation};
 
@@ -204,9 +204,18 @@ impl<I: Io> PartitionLog<I> {
                 let slice = part.chunk.slice(from as usize..part.chunk.len());
                 io.submit_write_buffered(token, file, part.position + from, slice);
             } else {
-                let from = from / block * block;
-                let blocks = part.chunk.blocks(from as usize);
-                io.submit_write(token, file, part.position + from, blocks);
+                let start = from / block * block;
+                let mut blocks = part.chunk.blocks(start as usize);
+                let mut position = part.position + start;
+                if start < from && blocks.len() > SPLIT_BYTES_MIN {
+                    // A write over a block that was written and blocks that were only prepared is
+                    // handed to a kernel thread, under the file's exclusive lock.
+                    let (again, rest) = blocks.split_at(BLOCK_BYTES);
+                    io.submit_write(token, file, position, again);
+                    self.writer.outstanding += 1;
+                    (blocks, position) = (rest, position + block);
+                }
+                io.submit_write(token, file, position, blocks);
             }
             bytes += part.chunk.len();
             self.writer.outstanding += 1;
