@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
 use millrace_io::RingIo;
@@ -58,6 +58,7 @@ pub fn start(config: Config) -> Result<RunningBroker, StartError> {
     let shared = Arc::new(Shared::new(config, &data_dir, cpus.len()));
     let wakers: Vec<WakerSlot> = cpus.iter().map(|_| WakerSlot::default()).collect();
     let mailboxes = mesh(&wakers, limits::MAILBOX_MESSAGES);
+    let wakeable = Arc::new(Barrier::new(cpus.len()));
     let (started, starts) = sync_channel(cpus.len());
     let mut threads = Vec::with_capacity(cpus.len());
     for (id, mailbox) in mailboxes.into_iter().enumerate() {
@@ -67,6 +68,7 @@ pub fn start(config: Config) -> Result<RunningBroker, StartError> {
             mailbox,
             shared: Arc::clone(&shared),
             waker: Arc::clone(&wakers[id]),
+            wakeable: Arc::clone(&wakeable),
             listeners: if id == 0 { listeners.clone() } else { Vec::new() },
         };
         let started = started.clone();
@@ -129,6 +131,8 @@ struct Seed {
     mailbox: Mailbox<Message<RingIo>>,
     shared: Arc<Shared>,
     waker: WakerSlot,
+    /// Passed once every shard can be woken: a message sent before would be slept upon.
+    wakeable: Arc<Barrier>,
     listeners: Vec<(String, SocketAddr)>,
 }
 
@@ -138,14 +142,18 @@ impl Seed {
     fn run(self, started: &SyncSender<Started>) -> io::Result<()> {
         // Pinning is a wish: in a container without the permission the shard runs anywhere.
         core_affinity::set_for_current(core_affinity::CoreId { id: self.cpu });
-        let io = match RingIo::new() {
+        let io = RingIo::new();
+        if let Ok(io) = &io {
+            let _ = self.waker.set(millrace_io::Io::waker(io));
+        }
+        self.wakeable.wait();
+        let io = match io {
             Ok(io) => io,
             Err(error) => {
                 let _ = started.send(Err(StartError::Ring(error)));
                 return Ok(());
             }
         };
-        let _ = self.waker.set(millrace_io::Io::waker(&io));
         let mut shard = Shard::new(self.id, io, self.shared, self.mailbox);
         let outcome = shard.begin(&self.listeners);
         let failed = outcome.is_err();
