@@ -145,3 +145,29 @@ pub(crate) fn group_answer<I: Io>(head: &RequestHead, answer: &Answer) -> Reply<
         Answer::DeleteOffsets(answer) => group_admin::delete_offsets_answer(head, answer),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_on_the_protocol_tells_the_versions_served() {
+        let page = include_str!("../../../../docs/protocol.md");
+        let served = |key| {
+            let versions = versions(key);
+            match (versions.start(), versions.end()) {
+                (first, last) if first > last => "–".to_owned(),
+                (first, last) if first == last => first.to_string(),
+                (first, last) => format!("{first}-{last}"),
+            }
+        };
+        let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| key");
+        let mut rows = page.lines().filter(is_row);
+        for key in ApiKey::all() {
+            let start = format!("| {} | {key} | {} | ", key as i16, served(key));
+            let row = rows.next().expect("a row for each API, by rising key");
+            assert!(row.starts_with(&start), "the page has `{row}`, the table `{start}`");
+        }
+        assert_eq!(rows.next(), None);
+    }
+}
