@@ -14,6 +14,7 @@ use millrace_wire::{ErrorCode, Records, Uuid};
 use smallvec::SmallVec;
 
 use crate::limits;
+use crate::old_format;
 use crate::partitions::PartitionId;
 use crate::request::{Payload, Reply, RequestHead, finish_reply};
 use crate::shard::{Cold, Message, Shard};
@@ -86,10 +87,10 @@ pub(crate) struct FetchTopic {
 /// whose answer to the present round is missing.
 pub(crate) struct Fetch<I: Io> {
     unique: u64,
-    head: RequestHead,
+    pub(crate) head: RequestHead,
     topics: Vec<FetchTopic>,
-    parts: Vec<FetchPart>,
-    reads: Vec<Option<PartRead<I>>>,
+    pub(crate) parts: Vec<FetchPart>,
+    pub(crate) reads: Vec<Option<PartRead<I>>>,
     bytes_min: usize,
     bytes_max: usize,
     deadline: Instant,
@@ -294,8 +295,10 @@ impl<I: Io> Shard<I> {
         let enough = fetch.last_round || fetch.deadline <= now || fetch.is_complete();
         if enough {
             let fetch = self.fetches.slab.remove(id.key);
-            let reply = fetch.into_reply();
-            return self.reply(reply.0, reply.1);
+            let head = fetch.head;
+            let old = (head.version < 4).then(|| old_format::convert(self, &fetch));
+            let reply = fetch.into_reply(old.as_deref());
+            return self.reply(head, reply);
         }
         if fetch.moved {
             return self.read_round(id);
@@ -442,16 +445,27 @@ impl<I: Io> Fetch<I> {
             || reads().map(PartRead::bytes).sum::<usize>() >= self.bytes_min
     }
 
-    fn into_reply(self) -> (RequestHead, Reply<I>) {
+    /// The encoded reply. `old` holds the records of each part in an old format, where one is asked.
+    fn into_reply(self, old: Option<&[Result<Vec<u8>, ErrorCode>]>) -> Reply<I> {
         let mut topics: Vec<FetchableTopicResponse<'_>> = Vec::with_capacity(self.topics.len());
         let mut payloads = Vec::new();
-        let mut reads = self.parts.iter().zip(self.reads).peekable();
+        let mut reads = self.parts.iter().zip(self.reads).enumerate().peekable();
         for (index, topic) in self.topics.iter().enumerate() {
             let mut partitions = Vec::new();
-            while let Some((part, read)) = reads.next_if(|(part, _)| part.topic == index) {
+            while let Some((place, (part, read))) =
+                reads.next_if(|(_, (part, _))| part.topic == index)
+            {
                 let read = read.expect("a finished round has an answer for every part");
-                partitions.push(partition_data(part, &read));
-                payloads.extend(read.payloads);
+                let mut data = partition_data(self.head.version, part, &read);
+                match old.map(|old| &old[place]) {
+                    None => payloads.extend(read.payloads),
+                    Some(Ok(set)) => data.records = Some(Records::Bytes(set)),
+                    Some(Err(error)) => {
+                        data.error_code = error.code();
+                        data.records = Some(Records::Bytes(&[]));
+                    }
+                }
+                partitions.push(data);
             }
             topics.push(FetchableTopicResponse {
                 topic: &topic.name,
@@ -464,11 +478,15 @@ impl<I: Io> Fetch<I> {
         let mut writer = self.head.start_reply();
         millrace_wire::Message::encode(&body, &mut writer, self.head.version)
             .expect("fields that a version lacks are ignorable");
-        (self.head, finish_reply(writer, payloads))
+        finish_reply(writer, payloads)
     }
 }
 
-fn partition_data<'a, I: Io>(part: &FetchPart, read: &PartRead<I>) -> PartitionData<'a> {
+fn partition_data<'a, I: Io>(
+    version: i16,
+    part: &FetchPart,
+    read: &PartRead<I>,
+) -> PartitionData<'a> {
     let mut data = PartitionData {
         partition_index: part.partition,
         error_code: read.error.code(),
@@ -483,7 +501,9 @@ fn partition_data<'a, I: Io>(part: &FetchPart, read: &PartRead<I>) -> PartitionD
     if let Some((epoch, end_offset)) = read.diverging {
         data.diverging_epoch = EpochEndOffset { epoch, end_offset, ..Default::default() };
     }
-    if matches!(read.error, ErrorCode::FENCED_LEADER_EPOCH | ErrorCode::UNKNOWN_LEADER_EPOCH) {
+    if version >= 12
+        && matches!(read.error, ErrorCode::FENCED_LEADER_EPOCH | ErrorCode::UNKNOWN_LEADER_EPOCH)
+    {
         data.current_leader =
             LeaderIdAndEpoch { leader_epoch: read.current_leader_epoch, ..Default::default() };
     }

@@ -18,6 +18,7 @@ mod limits;
 mod logging;
 mod mailbox;
 pub mod metadata;
+mod old_format;
 mod partitions;
 mod produce;
 mod request;

@@ -122,6 +122,10 @@ impl<I: Io> Shard<I> {
                 Ok(0) => return Err(String::new()),
                 Ok(bytes) => share = share.saturating_sub(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The client is gone without a word: nothing to tell anybody.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(String::new());
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }

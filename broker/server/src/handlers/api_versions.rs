@@ -1,8 +1,5 @@
 //! ApiVersions (key 18), versions 0 to 4; any other version is answered too, with error 35 in the
 //! form of version 0 (KIP-511).
-//!
-//! Produce is listed from version 0 although message sets are not served yet: librdkafka before
-//! 2.11.1 sends uncompressed records otherwise (KAFKA-18659).
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
@@ -50,10 +47,9 @@ pub(super) fn handle<I: Io>(_: &mut Shard<I>, request: &Request) -> Outcome<I> {
 
 fn entry<'a>(key: ApiKey) -> ApiVersion<'a> {
     let versions = versions(key);
-    let min_version = if key == ApiKey::Produce { 0 } else { *versions.start() };
     ApiVersion {
         api_key: key as i16,
-        min_version,
+        min_version: *versions.start(),
         max_version: *versions.end(),
         ..Default::default()
     }

@@ -1,4 +1,4 @@
-//! DeleteTopics (key 20), versions 1 to 6: decided by the controller on shard 0, answered once no
+//! DeleteTopics (key 20), versions 0 to 6: decided by the controller on shard 0, answered once no
 //! shard serves the topics (KIP-4, KIP-516).
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! DescribeConfigs (key 32), versions 1 to 4: every key of a topic or of this broker, with its value,
+//! DescribeConfigs (key 32), versions 0 to 4: every key of a topic or of this broker, with its value,
 //! source and synonyms (KIP-133, KIP-226, KIP-569). Null keys ask for all, an empty list for none.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use millrace_wire::messages::describe_configs_response::{
 };
 use millrace_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use crate::config::Described;
+use crate::config::{Described, Source};
 use crate::metadata::ResourceType;
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
@@ -42,7 +42,11 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
             configs: rows
                 .iter()
                 .flatten()
-                .map(|row| entry(row, body.include_synonyms, body.include_documentation))
+                .map(|row| DescribeConfigsResourceResult {
+                    // Only version 0 has it; later ones give the source.
+                    is_default: request.head.version == 0 && row.source == Source::Default,
+                    ..entry(row, body.include_synonyms, body.include_documentation)
+                })
                 .collect(),
             ..Default::default()
         })

@@ -1,4 +1,4 @@
-//! Fetch (key 1), versions 4 to 18. Sessions are not kept: id 0 is answered, which is always legal
+//! Fetch (key 1), versions 0 to 18; batches are turned into message sets for 0 to 3. Sessions are not kept: id 0 is answered, which is always legal
 //! (KIP-227), and clients then send full requests.
 //!
 //! Waits until `min_bytes` are there, a partition has an error, or `max_wait_ms` is over. See
@@ -9,6 +9,7 @@ use millrace_wire::messages::fetch_request::FetchTopic as AskedTopic;
 use millrace_wire::messages::{FetchRequest, FetchResponse};
 use millrace_wire::{ErrorCode, Uuid};
 
+use crate::config::StoredCodec;
 use crate::fetch::{FetchPart, FetchTopic};
 use crate::metadata::Topic;
 use crate::partitions::PartitionId;
@@ -37,6 +38,10 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         for part in asked.partitions.iter() {
             let error = match topic {
                 None => Some(unknown),
+                // Before version 10 a client need not know zstd (KIP-110).
+                Some(topic) if request.head.version < 10 && is_zstd(shard, topic) => {
+                    Some(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE)
+                }
                 Some(topic) => topic
                     .partition(part.partition)
                     .is_none()
@@ -66,6 +71,10 @@ fn session_error(body: &FetchRequest<'_>) -> Option<ErrorCode> {
         (0, _) => Some(ErrorCode::INVALID_FETCH_SESSION_EPOCH),
         _ => Some(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
     }
+}
+
+fn is_zstd<I: Io>(shard: &Shard<I>, topic: &Topic) -> bool {
+    shard.topic_configs[&topic.id].compression == StoredCodec::Zstd
 }
 
 fn find<'a, I: Io>(shard: &'a Shard<I>, version: i16, asked: &AskedTopic<'_>) -> Option<&'a Topic> {

@@ -1,16 +1,17 @@
-//! ListOffsets (key 2), versions 1 to 11.
+//! ListOffsets (key 2), versions 0 to 11.
 //!
 //! -1 the end (high watermark), -2 the log start, -3 the record with the largest timestamp, -4 the
 //! earliest local offset (the log start: nothing is tiered), -5 the latest tiered and -6 the
 //! earliest not yet tiered (none); 0 and above: the first record with at least this timestamp
-//! (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023).
+//! (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023). Version 0 asks for offsets before a time and gets
+//! a list: here the one offset that the same question gets in version 1, or the log start.
 
 use millrace_io::Io;
-use millrace_wire::ErrorCode;
 use millrace_wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use millrace_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use millrace_wire::{Array, ErrorCode};
 
 use crate::fetch::check_epoch;
 use crate::partitions::PartitionId;
@@ -116,6 +117,11 @@ fn look_up<I: Io>(shard: &mut Shard<I>, asked: &Asked) -> Found {
     }
 }
 
+fn old_style<'a>(version: i16, found: &Found) -> Array<'a, i64> {
+    let has = version == 0 && found.error == ErrorCode::NONE && found.offset >= 0;
+    has.then_some(found.offset).into_iter().collect()
+}
+
 fn response<'a>(request: &'a Request, found: &[Found]) -> ListOffsetsResponse<'a> {
     let body: ListOffsetsRequest<'a> = request.decode().expect("decoded before");
     let mut found = found.iter();
@@ -131,8 +137,9 @@ fn response<'a>(request: &'a Request, found: &[Found]) -> ListOffsetsResponse<'a
                 .map(|(part, found)| ListOffsetsPartitionResponse {
                     partition_index: part.partition_index,
                     error_code: found.error.code(),
-                    timestamp: found.timestamp,
-                    offset: found.offset,
+                    old_style_offsets: old_style(request.head.version, found),
+                    timestamp: if request.head.version >= 1 { found.timestamp } else { -1 },
+                    offset: if request.head.version >= 1 { found.offset } else { -1 },
                     leader_epoch: if request.head.version >= 4 { found.epoch } else { -1 },
                     ..Default::default()
                 })

@@ -46,9 +46,9 @@ const NONE: RangeInclusive<i16> = 0..=-1;
 /// The versions of an API that are served; empty when it is not built.
 pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
     match key {
-        ApiKey::Produce => 3..=13,
-        ApiKey::Fetch => 4..=18,
-        ApiKey::ListOffsets => 1..=11,
+        ApiKey::Produce => 0..=13,
+        ApiKey::Fetch => 0..=18,
+        ApiKey::ListOffsets => 0..=11,
         ApiKey::Metadata => 0..=13,
         ApiKey::OffsetCommit => 0..=10,
         ApiKey::OffsetFetch => 0..=10,
@@ -58,10 +58,10 @@ pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
         ApiKey::LeaveGroup => 0..=5,
         ApiKey::SyncGroup => 0..=5,
         ApiKey::ApiVersions => 0..=4,
-        ApiKey::CreateTopics => 2..=7,
-        ApiKey::DeleteTopics => 1..=6,
+        ApiKey::CreateTopics => 0..=7,
+        ApiKey::DeleteTopics => 0..=6,
         ApiKey::InitProducerId => 0..=5,
-        ApiKey::DescribeConfigs => 1..=4,
+        ApiKey::DescribeConfigs => 0..=4,
         ApiKey::CreatePartitions => 0..=3,
         ApiKey::DescribeCluster => 0..=2,
         ApiKey::DescribeGroups => 0..=6,

@@ -1,4 +1,4 @@
-//! Produce (key 0), versions 3 to 13; 0 to 2 carry message sets and are not served yet.
+//! Produce (key 0), versions 0 to 13; 0 to 2 carry message sets, which are stored as batches.
 //!
 //! acks=0 is never answered; an error then closes the connection. acks=1 is answered when the write
 //! has completed, acks=-1 when a flush covers it (or the write, with `millrace.acks.all=write`). The
@@ -10,15 +10,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use millrace_io::Io;
-use millrace_wire::batch::{self, BatchError};
+use millrace_wire::batch::{self, BatchBuilder, BatchError, BatchOptions};
 use millrace_wire::compression::{Compression, CompressionError};
 use millrace_wire::messages::ProduceRequest;
 use millrace_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use millrace_wire::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse,
 };
-use millrace_wire::{ErrorCode, Wire as _, Writer};
+use millrace_wire::{ErrorCode, Wire as _, Writer, message_set};
 
 use crate::config::TimestampType;
 use crate::connection::Slot;
@@ -180,22 +181,75 @@ fn append_part<I: Io>(
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into());
     }
     let records = part.records.as_ref().map_or(&[][..], |records| records.bytes());
+    if request.head.version < 3 && message_set::magic(records).is_some_and(|magic| magic < 2) {
+        let batch = convert(shard, records)?;
+        check_records(shard, topic, request.head.version, &batch)?;
+        return Ok(append_or_forward(
+            shard,
+            request,
+            topic,
+            part.index,
+            progress,
+            Sent::Made(batch),
+        ));
+    }
     check_records(shard, topic, request.head.version, records)?;
-    let id = PartitionId { topic_id: topic.id, partition: part.index };
+    let sent = Sent::Received(records);
+    Ok(append_or_forward(shard, request, topic, part.index, progress, sent))
+}
+
+/// Records of a request: part of its frame, or made from it.
+enum Sent<'a> {
+    Received(&'a [u8]),
+    Made(Vec<u8>),
+}
+
+/// Appends here, or has the owning shard append.
+fn append_or_forward<I: Io>(
+    shard: &mut Shard<I>,
+    request: &Request,
+    topic: &Topic,
+    partition: i32,
+    progress: &Progress,
+    sent: Sent<'_>,
+) -> Appending {
+    let id = PartitionId { topic_id: topic.id, partition };
     let ticket = Ticket { request: request.head.id, position: progress.error_position() };
     let owner = id.owner(shard.mailbox.shards());
     if owner == shard.id {
         let then = |answer| Then::Answer(ticket, answer);
-        return Ok(shard.append(id, records, progress.durability, then));
+        let records = match &sent {
+            Sent::Received(records) => records,
+            Sent::Made(records) => records.as_slice(),
+        };
+        return shard.append(id, records, progress.durability, then);
     }
     let task = AppendTask {
         partition: id,
-        records: request.share(records),
+        records: match sent {
+            Sent::Received(records) => request.share(records),
+            Sent::Made(records) => Bytes::from(records),
+        },
         durability: progress.durability,
         ticket,
     };
     shard.mailbox.post(owner, Message::Append(task));
-    Ok(Appending::Waiting(AppendAnswer::failed(ErrorCode::UNKNOWN_SERVER_ERROR)))
+    Appending::Waiting(AppendAnswer::failed(ErrorCode::UNKNOWN_SERVER_ERROR))
+}
+
+/// A message set of versions 0 to 2 as one batch, compressed as its first message was.
+fn convert<I: Io>(shard: &mut Shard<I>, records: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut builder = BatchBuilder::new();
+    let scratch = &mut shard.scratch;
+    let compression =
+        message_set::append_to_builder(records, &mut builder, scratch, limits::DECOMPRESSED_BYTES)
+            .map_err(|error| refusal(&error))?;
+    if builder.record_count() == 0 {
+        return Err(ErrorCode::INVALID_RECORD.into());
+    }
+    let options = BatchOptions { compression, ..BatchOptions::default() };
+    let batch = builder.finish(&options).map_err(|error| refusal(&BatchError::from(error)))?;
+    Ok(batch.to_vec())
 }
 
 /// Kafka's rules for what a client may produce (`LogValidator`): one whole batch with a right
@@ -250,8 +304,10 @@ fn check_records<I: Io>(
 
 fn refusal(error: &BatchError) -> Refusal {
     let (error, message) = match error {
-        BatchError::Crc { .. } | BatchError::Truncated { .. } | BatchError::Length(_) => {
-            (ErrorCode::CORRUPT_MESSAGE, None)
+        BatchError::Crc { .. } | BatchError::Length(_) => (ErrorCode::CORRUPT_MESSAGE, None),
+        BatchError::Magic(magic) if !(0..=1).contains(magic) => (ErrorCode::CORRUPT_MESSAGE, None),
+        BatchError::Truncated { .. } => {
+            (ErrorCode::INVALID_RECORD, Some("the batch is longer than the records sent"))
         }
         BatchError::Compression(CompressionError::Unknown(_)) => {
             (ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, None)
