@@ -15,6 +15,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_scram_users;
 mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;
@@ -24,6 +25,7 @@ mod group_offsets;
 mod groups;
 mod init_producer_id;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
@@ -82,6 +84,8 @@ pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
         ApiKey::DescribeClientQuotas => 0..=1,
         ApiKey::DescribeProducers => 0..=0,
         ApiKey::DescribeTopicPartitions => 0..=0,
+        ApiKey::DescribeUserScramCredentials => 0..=0,
+        ApiKey::ListTransactions => 0..=2,
         _ => NONE,
     }
 }
@@ -131,6 +135,8 @@ pub(crate) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         ApiKey::DescribeClientQuotas => client_quotas::describe(request),
         ApiKey::DescribeProducers => describe_producers::handle(shard, request),
         ApiKey::DescribeTopicPartitions => describe_topic_partitions::handle(shard, request),
+        ApiKey::DescribeUserScramCredentials => describe_scram_users::handle(shard, request),
+        ApiKey::ListTransactions => list_transactions::handle(shard, request),
         key => Outcome::Close(format!("{} is not served", key.name())),
     }
 }

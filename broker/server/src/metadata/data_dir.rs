@@ -28,11 +28,10 @@ pub enum DataDirError {
     #[error("data folder {path} cannot be written: {error}; choose another folder with \
              log.dirs", path = path.display())]
     Unwritable { path: PathBuf, error: io::Error },
-    #[error("data folder {path} belongs to cluster {found} by its meta.properties, not to \
-             {expected}; choose another folder with log.dirs", path = path.display())]
+    #[error("data folder {path} belongs to cluster {found}, not to {expected}; choose another \
+             folder with log.dirs", path = path.display())]
     OtherCluster { path: PathBuf, found: String, expected: String },
-    #[error("data folder {path} belongs to node {found} by its meta.properties, not to node \
-             {expected}; set \
+    #[error("data folder {path} belongs to node {found}, not to node {expected}; set \
              node.id={found}, or choose another folder with log.dirs", path = path.display())]
     OtherNode { path: PathBuf, found: String, expected: i32 },
     #[error("{path} is damaged: {what}", path = path.display())]
