@@ -79,7 +79,7 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     // The end is noticed some milliseconds after the last batch.
     let end_ns = stats.last_consumed_ns.clamp(first.at_ns + 1, last.at_ns);
     let seconds = (end_ns - first.at_ns) as f64 / 1e9;
-    let (broker, client_cpu_fraction, _) = run::costs(&(first, last));
+    let run::Costs { broker, client_fraction, .. } = run::costs(&(first, last));
     let mut integrity = Integrity::default();
     if args.fetch.verify == Switch::On {
         seen.iter().for_each(|(_, tracker)| integrity.add(&tracker.settle_alone()));
@@ -107,7 +107,7 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
         broker_cpu_s_per_gb: broker.and_then(|b| per(stats.consumed_bytes, b.cpu_s * 1e9)),
         broker_cpu_us_per_record: broker.and_then(|b| per(stats.consumed, b.cpu_s * 1e6)),
         broker,
-        client_cpu_fraction,
+        client_cpu_fraction: client_fraction,
         records_verified: integrity.verified,
         integrity,
     })

@@ -114,14 +114,10 @@ impl Meter {
     /// A cheap reading for a chart: CPU time to 10 ms, and resident memory.
     pub fn glance(&self) -> Glance {
         let stat = fs::read_to_string(self.folder.join("stat")).unwrap_or_default();
-        // Behind the name, which may hold spaces: user and system time are fields 14 and 15.
-        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let ticks: u64 =
-            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         let own: u64 = self.excluded.iter().map(|&thread| thread_cpu_ns(thread)).sum();
         let status = fs::read_to_string(self.folder.join("status")).unwrap_or_default();
         Glance {
-            cpu_ns: (ticks * 10_000_000).saturating_sub(own),
+            cpu_ns: stat_cpu_ns(&stat).saturating_sub(own),
             rss_bytes: field(&status, "VmRSS:") * 1024,
         }
     }
@@ -154,6 +150,30 @@ pub fn machine_busy_ns() -> u64 {
     // user nice system idle iowait irq softirq steal; guest time is part of user.
     let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|&index| fields.get(index)).sum();
     busy * 10_000_000
+}
+
+/// CPU nanoseconds of the kernel's own threads since boot, to 10 ms: writing back pages and the
+/// like, which the load causes but no process is charged for.
+pub fn kernel_threads_ns() -> u64 {
+    /// `kthreadd`, the parent of them all.
+    const PARENT: &str = "2";
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats =
+        processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    stats
+        .map(|stat| if stat_fields(&stat).nth(1) == Some(PARENT) { stat_cpu_ns(&stat) } else { 0 })
+        .sum()
+}
+
+/// The fields of /proc/PID/stat behind the name, which may hold spaces: state, parent ...
+fn stat_fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ')
+}
+
+/// User and system time of /proc/PID/stat.
+fn stat_cpu_ns(stat: &str) -> u64 {
+    let ticks = stat_fields(stat).skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+    ticks.sum::<u64>() * 10_000_000
 }
 
 fn field(text: &str, name: &str) -> u64 {
@@ -211,7 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_has_been_busy() {
-        assert!(machine_busy_ns() > 0);
+    fn the_machine_has_been_busy_and_its_kernel_less() {
+        let kernel = kernel_threads_ns();
+        assert!(machine_busy_ns() > kernel);
+    }
+
+    #[test]
+    fn a_name_with_spaces_and_brackets_does_not_shift_the_fields() {
+        let stat = "7 (a) b) S 2 0 0 0 -1 69238880 0 0 0 0 3 4 0 0 20 0 1 0 12";
+        assert_eq!(stat_fields(stat).nth(1), Some("2"));
+        assert_eq!(stat_cpu_ns(stat), 70_000_000);
     }
 }

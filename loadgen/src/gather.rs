@@ -24,6 +24,8 @@ pub struct Reading {
     pub broker: Option<Usage>,
     /// All CPUs of the machine.
     pub machine_ns: u64,
+    /// The kernel's own threads.
+    pub kernel_ns: u64,
     /// Each client thread: CPU and what of it was spent spinning.
     pub threads: Vec<(u64, u64)>,
 }
@@ -229,6 +231,7 @@ impl Gatherer {
             at_ns: self.setup.clock.now_ns(),
             broker: self.meter.as_mut().map(Meter::read),
             machine_ns: cost::machine_busy_ns(),
+            kernel_ns: cost::kernel_threads_ns(),
             threads,
         };
         self.readings.push(reading);

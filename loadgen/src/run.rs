@@ -304,7 +304,8 @@ fn conclude(
     let Loaded { stats, integrity, sent, edges, rows, about } = loaded;
     let seconds = args.duration.as_secs_f64();
     let per = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
-    let (broker, client, others) = edges.map_or((None, 0.0, None), |edges| costs(&edges));
+    let costs = edges.map_or_else(Costs::default, |edges| costs(&edges));
+    let broker = costs.broker;
     let [year, month, day, hour, minute, second] = clock::utc(started);
     let mut report = Report {
         valid: false,
@@ -336,10 +337,11 @@ fn conclude(
             .filter(|_| stats.bytes > 0)
             .map(|broker| broker.cpu_s * 1e9 / stats.bytes as f64),
         broker,
-        client_cpu_fraction: client,
+        client_cpu_fraction: costs.client_fraction,
         schedule_lag_us: stats.lag.quantile_us(0.99),
         schedule_lag_percentiles_us: stats.lag.percentiles(),
-        other_cpus_busy: others,
+        other_cpus_busy: costs.other_cpus,
+        kernel_cpus_busy: costs.kernel_cpus,
         consumed_per_second: stats.consumed as f64 / seconds,
         measured_seconds: seconds,
         configuration: serde_json::to_value(args).unwrap_or_default(),
@@ -358,8 +360,21 @@ fn conclude(
     Outcome { report, response, service, end_to_end }
 }
 
-/// Cost of the broker, share of a CPU of the busiest client thread, CPUs kept busy by others.
-pub fn costs((first, last): &(Reading, Reading)) -> (Option<BrokerCost>, f64, Option<f64>) {
+/// What a measured time cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Costs {
+    /// The broker.
+    pub broker: Option<BrokerCost>,
+    /// Busiest client thread: share of one CPU, without spinning.
+    pub client_fraction: f64,
+    /// CPUs that other processes kept busy; `None` when the broker's share is not known.
+    pub other_cpus: Option<f64>,
+    /// CPUs that the kernel's own threads kept busy.
+    pub kernel_cpus: f64,
+}
+
+/// The costs between two readings.
+pub fn costs((first, last): &(Reading, Reading)) -> Costs {
     let ns = last.at_ns.saturating_sub(first.at_ns).max(1) as f64;
     let used = first.broker.zip(last.broker).map(|(first, last)| last.since(&first));
     let busy = |&((cpu, spun), (cpu_end, spun_end)): &((u64, u64), (u64, u64))| {
@@ -371,7 +386,13 @@ pub fn costs((first, last): &(Reading, Reading)) -> (Option<BrokerCost>, f64, Op
     let client = threads.iter().map(|thread| thread.1).max().unwrap_or(0) as f64 / ns;
     let client_total: u64 = threads.iter().map(|thread| thread.0).sum();
     let machine = last.machine_ns.saturating_sub(first.machine_ns);
-    let others = used
-        .map(|used| machine.saturating_sub(used.cpu_ns).saturating_sub(client_total) as f64 / ns);
-    (used.map(|used| BrokerCost::new(&used, ns / 1e9)), client, others)
+    let kernel = last.kernel_ns.saturating_sub(first.kernel_ns);
+    let others =
+        used.map(|used| machine.saturating_sub(used.cpu_ns + client_total + kernel) as f64 / ns);
+    Costs {
+        broker: used.map(|used| BrokerCost::new(&used, ns / 1e9)),
+        client_fraction: client,
+        other_cpus: others,
+        kernel_cpus: kernel as f64 / ns,
+    }
 }

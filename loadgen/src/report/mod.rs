@@ -63,8 +63,10 @@ pub struct Report {
     pub schedule_lag_us: Option<f64>,
     /// The same in full.
     pub schedule_lag_percentiles_us: Percentiles,
-    /// CPUs that neither broker nor client kept busy; `None` without --pid.
+    /// CPUs that other processes kept busy; `None` without --pid.
     pub other_cpus_busy: Option<f64>,
+    /// CPUs that the kernel's own threads kept busy, writing back pages for instance.
+    pub kernel_cpus_busy: f64,
     /// Records consumers saw a second of the measured time.
     pub consumed_per_second: f64,
     /// Length of the measured time.

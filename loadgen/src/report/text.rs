@@ -98,6 +98,7 @@ pub fn figures(report: &Report) -> Vec<(&'static str, String)> {
         ));
         figures.push(("broker wrote MB", format!("{:.1}", broker.write_bytes as f64 / 1e6)));
     }
+    figures.push(("kernel threads' CPUs busy", format!("{:.2}", report.kernel_cpus_busy)));
     figures.push(("client CPU fraction", format!("{:.2}", report.client_cpu_fraction)));
     figures
 }
