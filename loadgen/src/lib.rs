@@ -12,6 +12,7 @@ pub mod clock;
 pub mod cluster;
 pub mod cost;
 pub mod driver;
+pub mod embedded;
 pub mod fetched;
 pub mod gather;
 pub mod histogram;

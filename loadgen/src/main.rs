@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use loadgen::args::{Cli, Command, ConsumeArgs, QuickstartArgs, RunArgs};
+use loadgen::embedded::Embedded;
 use loadgen::gather::Live;
 use loadgen::report::{text, write_json};
 use loadgen::run::{self, BrokerProcess, RunError, Surroundings};
@@ -56,11 +57,20 @@ fn quickstart(args: &QuickstartArgs, command: &str) -> Result<bool, RunError> {
         around.0.end();
         print(&format!("{line}\n"));
     };
-    let Some(bootstrap) = &args.bootstrap else {
-        return Err(RunError::Options("--bootstrap is needed".to_owned()));
+    let mut args = args.clone();
+    let embedded = if args.bootstrap.is_none() { Some(Embedded::start()?) } else { None };
+    let broker = match &embedded {
+        Some(embedded) => {
+            args.bootstrap = Some(embedded.bootstrap());
+            if args.cpus.is_empty() {
+                args.cpus.clone_from(&embedded.client_cpus);
+            }
+            BrokerProcess::Embedded
+        }
+        None => BrokerProcess::from_option(args.pid),
     };
-    let broker = BrokerProcess::from_option(args.pid);
-    let matrix = quickstart::run(args, bootstrap, broker, around, &mut show)?;
+    let bootstrap = args.bootstrap.clone().unwrap_or_default();
+    let matrix = quickstart::run(&args, &bootstrap, broker, around, &mut show)?;
     print(&format!("\n{}\n", quickstart::verdict(&matrix)));
     print(&format!("Report: {}\n", folder.join("report.html").display()));
     Ok(matrix.is_verified())
