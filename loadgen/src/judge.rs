@@ -83,8 +83,7 @@ fn client(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mu
 
 fn machine(report: &Report, reasons: &mut Vec<String>, notes: &mut Vec<String>) {
     if let Some(cpus) = report.other_cpus_busy.filter(|&cpus| cpus > OTHER_CPUS_MAX) {
-        reasons
-            .push(format!("other processes kept {cpus:.2} CPUs busy"));
+        reasons.push(format!("other processes kept {cpus:.2} CPUs busy"));
     }
     let probes = [&report.noise_before, &report.noise_after];
     let late_us = probes.iter().filter_map(|probe| probe.timer_late_us_p50).fold(0.0, f64::max);
