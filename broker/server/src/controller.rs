@@ -1,8 +1,9 @@
 //! Changes of metadata, one after the other, on shard 0.
 //!
 //! A change is decided against the present image, its records are appended to the metadata log and
-//! flushed, then applied to a new image, which every shard takes over before the change is answered:
-//! whoever got the answer sees the change on any connection. Nothing else changes the image.
+//! flushed, then applied to a new image, which every shard takes over before the change is
+//! answered: whoever got the answer sees the change on any connection. Nothing else changes the
+//! image.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,8 +1,8 @@
 //! Fetch requests in progress: one engine that spreads a request over the shards that own its
 //! partitions, gathers what they have, and waits for bytes or time.
 //!
-//! Sources of the rules: KIP-74 (limits), KIP-227 (sessions), Kafka's `ReplicaManager.fetchMessages`
-//! and `DelayedFetch`.
+//! Sources of the rules: KIP-74 (limits), KIP-227 (sessions), Kafka's
+//! `ReplicaManager.fetchMessages` and `DelayedFetch`.
 
 use millrace_io::{Instant, Io};
 use millrace_log::{FileRange, ReadPlan, ReadRequest};
@@ -445,7 +445,8 @@ impl<I: Io> Fetch<I> {
             || reads().map(PartRead::bytes).sum::<usize>() >= self.bytes_min
     }
 
-    /// The encoded reply. `old` holds the records of each part in an old format, where one is asked.
+    /// The encoded reply. `old` holds the records of each part in an old format, where one is
+    /// asked.
     fn into_reply(self, old: Option<&[Result<Vec<u8>, ErrorCode>]>) -> Reply<I> {
         let mut topics: Vec<FetchableTopicResponse<'_>> = Vec::with_capacity(self.topics.len());
         let mut payloads = Vec::new();

@@ -1,5 +1,6 @@
-//! Consumer groups on the shard that owns their partition of `__consumer_offsets`: the state machine
-//! of the coordinator crate, fed with requests and time, its records written to that partition.
+//! Consumer groups on the shard that owns their partition of `__consumer_offsets`: the state
+//! machine of the coordinator crate, fed with requests and time, its records written to that
+//! partition.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -76,8 +76,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Makes the shard ready to serve. Shard 0 binds the listeners, reads the metadata log, begins a
-    /// new epoch of it and hands the picture to all shards; it returns the addresses bound.
+    /// Makes the shard ready to serve. Shard 0 binds the listeners, reads the metadata log, begins
+    /// a new epoch of it and hands the picture to all shards; it returns the addresses bound.
     pub(crate) fn begin(
         &mut self,
         listeners: &[(String, SocketAddr)],

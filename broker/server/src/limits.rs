@@ -8,7 +8,8 @@ pub(crate) const RECEIVE_BYTES_PER_TURN: usize = 1 << 20;
 /// stay in the CPU's second-level cache together with the tail chunk it is copied to.
 pub(crate) const RECEIVE_BYTES: usize = 128 << 10;
 
-/// Receive buffers kept for reuse by a shard. Connections hold one only while a frame is incomplete.
+/// Receive buffers kept for reuse by a shard. Connections hold one only while a frame is
+/// incomplete.
 pub(crate) const SPARE_BUFFERS: usize = 8;
 
 /// A spare buffer grown beyond this by a large frame is freed instead of kept.

@@ -1,5 +1,5 @@
-//! Appends: from a produce request on any shard to the log of the shard that owns the partition, and
-//! the answer back once it is as durable as was asked.
+//! Appends: from a produce request on any shard to the log of the shard that owns the partition,
+//! and the answer back once it is as durable as was asked.
 
 use bytes::Bytes;
 use millrace_io::Io;
@@ -61,8 +61,8 @@ impl<I: Io> Shard<I> {
     }
 
     /// What an acknowledgement waits for: acks=all may be set to wait for the write only, and
-    /// `flush.messages` makes every acknowledgement of an append that reaches it wait for the flush,
-    /// as in Kafka, where the append itself flushes.
+    /// `flush.messages` makes every acknowledgement of an append that reaches it wait for the
+    /// flush, as in Kafka, where the append itself flushes.
     fn promised(&mut self, id: PartitionId, end: i64, asked: Durability) -> Durability {
         let index = self.partitions.index(id).expect("appended to it just now");
         let partition = self.partitions.get_mut(index).expect("an index from the table");

@@ -175,8 +175,8 @@ impl RequestHead {
     }
 }
 
-/// Sets the length of a reply begun with [`RequestHead::start_reply`] and places its payloads, which
-/// belong to the writer's splices in order.
+/// Sets the length of a reply begun with [`RequestHead::start_reply`] and places its payloads,
+/// which belong to the writer's splices in order.
 pub(crate) fn finish_reply<I: Io>(writer: Writer, payloads: Vec<Payload<I>>) -> Reply<I> {
     let splices = writer.splices();
     debug_assert_eq!(splices.iter().map(|s| s.bytes).sum::<usize>(), total(&payloads));

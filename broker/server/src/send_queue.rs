@@ -1,4 +1,5 @@
-//! Bytes owed to one client, in order: memory goes out in vectored sends, file ranges by `sendfile`.
+//! Bytes owed to one client, in order: memory goes out in vectored sends, file ranges by
+//! `sendfile`.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

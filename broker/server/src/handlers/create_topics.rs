@@ -1,5 +1,5 @@
-//! CreateTopics (key 19), versions 0 to 7: decided by the controller on shard 0, answered once every
-//! shard knows the topics (KIP-4, KIP-464, KIP-525, KIP-516).
+//! CreateTopics (key 19), versions 0 to 7: decided by the controller on shard 0, answered once
+//! every shard knows the topics (KIP-4, KIP-464, KIP-525, KIP-516).
 
 use std::sync::Arc;
 

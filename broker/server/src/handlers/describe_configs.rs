@@ -1,5 +1,6 @@
-//! DescribeConfigs (key 32), versions 0 to 4: every key of a topic or of this broker, with its value,
-//! source and synonyms (KIP-133, KIP-226, KIP-569). Null keys ask for all, an empty list for none.
+//! DescribeConfigs (key 32), versions 0 to 4: every key of a topic or of this broker, with its
+//! value, source and synonyms (KIP-133, KIP-226, KIP-569). Null keys ask for all, an empty list for
+//! none.
 
 use std::sync::Arc;
 

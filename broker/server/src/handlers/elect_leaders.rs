@@ -1,5 +1,6 @@
 //! ElectLeaders (key 43), versions 0 to 2 (KIP-183, KIP-460): the only replica leads every
-//! partition, so no election is ever needed. Null asks for all, of which only changes are told: none.
+//! partition, so no election is ever needed. Null asks for all, of which only changes are told:
+//! none.
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;

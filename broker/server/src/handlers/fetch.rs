@@ -1,5 +1,6 @@
-//! Fetch (key 1), versions 0 to 18; batches are turned into message sets for 0 to 3. Sessions are not kept: id 0 is answered, which is always legal
-//! (KIP-227), and clients then send full requests.
+//! Fetch (key 1), versions 0 to 18; batches are turned into message sets for 0 to 3. Sessions are
+//! not kept: id 0 is answered, which is always legal (KIP-227), and clients then send full
+//! requests.
 //!
 //! Waits until `min_bytes` are there, a partition has an error, or `max_wait_ms` is over. See
 //! `crate::fetch` for the engine.

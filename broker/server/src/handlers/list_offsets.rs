@@ -3,8 +3,8 @@
 //! -1 the end (high watermark), -2 the log start, -3 the record with the largest timestamp, -4 the
 //! earliest local offset (the log start: nothing is tiered), -5 the latest tiered and -6 the
 //! earliest not yet tiered (none); 0 and above: the first record with at least this timestamp
-//! (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023). Version 0 asks for offsets before a time and gets
-//! a list: here the one offset that the same question gets in version 1, or the log start.
+//! (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023). Version 0 asks for offsets before a time and
+//! gets a list: here the one offset that the same question gets in version 1, or the log start.
 
 use millrace_io::Io;
 use millrace_wire::messages::list_offsets_response::{

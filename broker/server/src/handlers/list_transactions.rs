@@ -1,4 +1,5 @@
-//! ListTransactions (key 66), versions 0 to 2 (KIP-664): there are none, transactions are not built.
+//! ListTransactions (key 66), versions 0 to 2 (KIP-664): there are none, transactions are not
+//! built.
 
 use millrace_io::Io;
 use millrace_wire::messages::{ListTransactionsRequest, ListTransactionsResponse};

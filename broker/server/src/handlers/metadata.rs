@@ -2,7 +2,8 @@
 //!
 //! Unknown topics asked for by name are created when both the broker
 //! (`auto.create.topics.enable`) and the request (from version 4 on; always below) allow it; the
-//! request then waits until they are there. Sources: KIP-4, KIP-516, `KafkaApis.handleTopicMetadataRequest`.
+//! request then waits until they are there. Sources: KIP-4, KIP-516,
+//! `KafkaApis.handleTopicMetadataRequest`.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What the broker answers: one file an API, and the table of the versions that work.
 //!
-//! A handler decodes the body, decides, and returns an [`Outcome`]; it never blocks. Only what is in
-//! [`versions`] is advertised, and only that is decoded.
+//! A handler decodes the body, decides, and returns an [`Outcome`]; it never blocks. Only what is
+//! in [`versions`] is advertised, and only that is decoded.
 
 mod acls;
 mod alter_configs;

@@ -1,9 +1,9 @@
 //! Produce (key 0), versions 0 to 13; 0 to 2 carry message sets, which are stored as batches.
 //!
 //! acks=0 is never answered; an error then closes the connection. acks=1 is answered when the write
-//! has completed, acks=-1 when a flush covers it (or the write, with `millrace.acks.all=write`). The
-//! reply is encoded at once, with the offsets already assigned; partitions that still wait for the
-//! disk or for another shard are entered later at their place.
+//! has completed, acks=-1 when a flush covers it (or the write, with `millrace.acks.all=write`).
+//! The reply is encoded at once, with the offsets already assigned; partitions that still wait for
+//! the disk or for another shard are entered later at their place.
 //!
 //! Sources: KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids), Kafka's
 //! `ReplicaManager.appendRecords` and `LogValidator`.
