@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 mod controller;
 mod fetch;
+mod fetch_reply;
 mod flush;
 mod gather;
 mod groups;
