@@ -180,7 +180,7 @@ pub fn magic(bytes: &[u8]) -> Option<i8> {
     bytes.get(crate::batch::position::MAGIC).map(|magic| *magic as i8)
 }
 
-/// How [`write`] writes.
+/// How [`write()`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetOptions {
     /// 0 or 1.
