@@ -110,6 +110,7 @@ impl<I: Io> PartitionLog<I> {
             let position = position + HEADER_BYTES as u64;
             self.tail.append(pool, now, base, position, &batch[HEADER_BYTES..]);
         }
+        self.tail.note_batch(position, header.base_offset);
         segment.append(&header, self.config.index_interval_bytes);
         self.writer.note_append(base, segment.bytes, next_offset(&header), header.bytes() as u64);
         self.producers.note(&header);

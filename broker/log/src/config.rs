@@ -62,7 +62,7 @@ impl Default for LogConfig {
 /// Chunks of a quiet partition. Five round trips of the smallest prepared space fit in one.
 pub(crate) const CHUNK_BYTES_MIN: usize = 16 << 10;
 /// Chunks of a busy partition: one write of the size at which the disk's rate no longer grows.
-pub(crate) const CHUNK_BYTES_MAX: usize = 256 << 10;
+pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one round of writes. A round is awaited as a whole, so it bounds how long the first
 /// record of it waits for the last.
 pub(crate) const ROUND_BYTES_MAX: usize = 1 << 20;
@@ -76,7 +76,7 @@ pub(crate) const PREPARE_BYTES_MAX: u64 = 64 << 20;
 /// How long a full disk is left alone before space is asked for again.
 pub(crate) const REFUSAL_MS: u64 = 100;
 /// A chunk that is filled sooner than this makes the next one larger.
-pub(crate) const BUSY_CHUNK_MS: u64 = 100;
+pub(crate) const BUSY_CHUNK_MS: u64 = 25;
 /// A chunk that took longer than this to fill makes the next one small again.
 pub(crate) const QUIET_CHUNK_MS: u64 = 5_000;
 /// Chunks are kept for readers at the tail for this long after the last one was seen there.

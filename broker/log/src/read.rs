@@ -271,6 +271,12 @@ impl<I: Io> PartitionLog<I> {
         {
             return Ok(Some(position));
         }
+        if let Some(position) = self.tail.batch_before(base, offset)
+            && position < limit
+        {
+            let mut walk = Walk::new(segment, position, limit, may_block);
+            return self.walk_to(io, &mut walk, offset);
+        }
         let entry = self.segments[segment].position_before(io, &self.dir, offset)?;
         let position = entry.map_or(0, |entry| u64::from(entry.position));
         let mut walk = Walk::new(segment, position.min(limit), limit, may_block);
@@ -281,6 +287,11 @@ impl<I: Io> PartitionLog<I> {
             self.rebuild_index(io, segment)?;
             return self.find(io, segment, offset, limit, may_block);
         }
+        self.walk_to(io, &mut walk, offset)
+    }
+
+    /// Steps to the first batch whose last offset is at or above `offset`.
+    fn walk_to(&mut self, io: &mut I, walk: &mut Walk, offset: i64) -> Walked<Option<u64>, I> {
         while let Some(header) = walk.peek(self, io)? {
             if header.last_offset() >= offset {
                 return Ok(Some(walk.position));

@@ -19,6 +19,8 @@ pub(crate) struct Part {
     pub(crate) chunk: Chunk,
     /// When it was begun, which is when the one before it was full.
     begun: Instant,
+    /// Offset and position of the first batch that begins here.
+    first_batch: Option<(i64, u64)>,
 }
 
 impl Part {
@@ -85,7 +87,22 @@ impl Tail {
         }
         self.chunk_taken = now;
         let chunk = pool.take(self.chunk_bytes);
-        self.parts.push_back(Part { segment, position, chunk, begun: now });
+        self.parts.push_back(Part { segment, position, chunk, begun: now, first_batch: None });
+    }
+
+    /// Notes that the batch at `offset` was laid at `position`.
+    pub(crate) fn note_batch(&mut self, position: u64, offset: i64) {
+        // Most batches begin in the last part, few in the one before.
+        let part = self.parts.iter_mut().rev().find(|part| part.position <= position);
+        let part = part.expect("the batch was appended");
+        part.first_batch.get_or_insert((offset, position));
+    }
+
+    /// The position of a batch in memory that begins at or before `offset`.
+    pub(crate) fn batch_before(&self, segment: i64, offset: i64) -> Option<u64> {
+        let parts = self.parts.iter().rev().filter(|part| part.segment == segment);
+        let mut firsts = parts.filter_map(|part| part.first_batch);
+        firsts.find(|(first, _)| *first <= offset).map(|(_, position)| position)
     }
 
     /// Puts the partial last block of a file into memory, so that it can be written again.
@@ -94,7 +111,8 @@ impl Tail {
         let mut chunk = pool.take(BLOCK_BYTES);
         chunk.append(block, |_| {});
         let position = end - block.len() as u64;
-        self.parts.push_back(Part { segment, position, chunk, begun: self.chunk_taken });
+        let begun = self.chunk_taken;
+        self.parts.push_back(Part { segment, position, chunk, begun, first_batch: None });
     }
 
     /// The position from which on the segment's bytes are in memory; `None` when none are.
