@@ -23,6 +23,7 @@ mod old_format;
 mod partitions;
 mod produce;
 mod request;
+mod retention;
 mod send_queue;
 mod serve;
 mod shard;

@@ -120,6 +120,7 @@ pub(crate) struct Shard<I: Io> {
 impl<I: Io> Shard<I> {
     /// Runs until told to stop, then brings everything to disk.
     pub(crate) fn run(mut self) -> io::Result<()> {
+        self.schedule_retention();
         while !self.shared.stop.load(Ordering::Acquire) {
             self.turn()?;
         }
@@ -205,6 +206,7 @@ impl<I: Io> Shard<I> {
             Timer::Fetch(fetch) => self.on_fetch_deadline(fetch),
             Timer::Groups => self.on_groups_due(),
             Timer::Housekeeping => self.keep_house(),
+            Timer::Retention => self.delete_expired(),
             Timer::Retry => {}
         }
     }

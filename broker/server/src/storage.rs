@@ -127,8 +127,7 @@ impl<I: Io> Shard<I> {
         self.used.push(index);
     }
 
-    /// Flushes by the topics' settings, moves recovery points on, deletes old segments, lets idle
-    /// partitions rest.
+    /// Flushes by the topics' settings, moves recovery points on, lets idle partitions rest.
     pub(crate) fn keep_house(&mut self) {
         let now = self.now;
         let mut due = Vec::new();

@@ -14,8 +14,10 @@ pub(crate) enum Timer {
     Fetch(FetchId),
     /// A consumer group has something due.
     Groups,
-    /// Checkpoints, retention, idle connections.
+    /// Flushes, checkpoints, idle partitions.
     Housekeeping,
+    /// Old segments may have to go.
+    Retention,
     /// A peer's queue was full.
     Retry,
 }

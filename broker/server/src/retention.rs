@@ -1,0 +1,68 @@
+//! Old records go by the settings of their topic: `retention.ms`, `retention.bytes`, where its
+//! `cleanup.policy` has `delete`. Whole segments, oldest first.
+
+use millrace_io::Io;
+
+use crate::lifecycle::METADATA_TOPIC;
+use crate::partitions::PartitionId;
+use crate::shard::Shard;
+use crate::timers::Timer;
+
+impl<I: Io> Shard<I> {
+    /// Sets the next check, `log.retention.check.interval.ms` from now.
+    pub(crate) fn schedule_retention(&mut self) {
+        let interval_ms = u64::try_from(self.config.logs.retention_check_ms).unwrap_or(300_000);
+        self.timers.add(self.now.plus_ms(interval_ms), Timer::Retention);
+    }
+
+    /// Deletes the segments of this shard that have expired.
+    pub(crate) fn delete_expired(&mut self) {
+        for id in self.partitions_with_data() {
+            let Ok(index) = self.open_partition(id) else { continue };
+            let Self { partitions, io, chunks, dirty, .. } = self;
+            let Some(partition) = partitions.get_mut(index) else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            let wall_ms = io.wall_clock_ms();
+            let retired = match log.enforce_retention(io, chunks, wall_ms) {
+                Ok(retired) => retired,
+                Err(error) => {
+                    crate::log_line!("{}: cannot delete old segments: {error}", partition.name());
+                    continue;
+                }
+            };
+            // A segment that was finished is sealed with the writes of this turn.
+            if !partition.dirty {
+                partition.dirty = true;
+                dirty.push(index);
+            }
+            for path in &retired.paths {
+                // Not every segment has every index; a file that stays is found at the next start.
+                let _ = io.remove_file(path);
+            }
+            if retired.segments > 0 {
+                let (name, bytes) = (partition.name(), retired.bytes);
+                crate::log_line!(
+                    "{name}: {} old segments deleted, {bytes} bytes",
+                    retired.segments
+                );
+                self.note_use(index);
+            }
+        }
+        self.schedule_retention();
+    }
+
+    /// Partitions that may have expired segments: opened in this run, or known from the last one.
+    /// The metadata log is not among them: what it says is in force for ever.
+    fn partitions_with_data(&mut self) -> Vec<PartitionId> {
+        let known = self.shared.hints();
+        let with_data = self.partitions.iter_mut().filter(|(_, partition)| {
+            &*partition.topic != METADATA_TOPIC
+                && partition.config.cleanup_policy.delete
+                && (partition.log.is_some()
+                    || known
+                        .recovery_points
+                        .contains_key(&(partition.topic.to_string(), partition.id.partition)))
+        });
+        with_data.map(|(_, partition)| partition.id).collect()
+    }
+}
