@@ -68,6 +68,14 @@ impl<I: Io> Shard<I> {
     }
 
     fn open_log(&mut self, index: u32) -> Result<(), LogError> {
+        let partition = self.partitions.get_mut(index).expect("an index from the table");
+        let (name, id) = (partition.name(), partition.id);
+        let key = (partition.topic.to_string(), id.partition);
+        let dir = self.shared.data_dir.join(name);
+        let found = PartitionLog::read_topic_id(&mut self.io, &dir);
+        if !found.is_ok_and(|found| found == id.topic_id) {
+            self.forget_hints(&key);
+        }
         let Self { partitions, io, shared, config, .. } = self;
         let partition = partitions.get_mut(index).expect("an index from the table");
         let name = partition.name();
@@ -173,6 +181,8 @@ impl<I: Io> Shard<I> {
             hints.recovery_points.insert(key.clone(), log.durable_end());
             if log.log_start() > 0 {
                 hints.log_starts.insert(key, log.log_start());
+            } else {
+                hints.log_starts.remove(&key);
             }
         }
         for (name, offsets) in
@@ -217,12 +227,26 @@ impl<I: Io> Shard<I> {
         outcome
     }
 
+    /// Takes a name out of the checkpoints: a topic made again under it begins at offset 0, and a
+    /// log start of the old one would cut off its records at the next start.
+    fn forget_hints(&mut self, key: &(String, i32)) {
+        let mut hints = self.shared.hints();
+        hints.recovery_points.remove(key);
+        let had_start = hints.log_starts.remove(key).is_some();
+        drop(hints);
+        if had_start {
+            self.write_checkpoints();
+        }
+    }
+
     /// Deletes the folder of a partition whose topic is gone.
     pub(crate) fn delete_folder(&mut self, partition: Partition<I>) {
         let name = partition.name();
         let dir = self.shared.data_dir.join(&name);
         let gone = self.shared.data_dir.join(format!("{name}.{}-delete", partition.id.topic_id));
+        let key = (partition.topic.to_string(), partition.id.partition);
         drop(partition);
+        self.forget_hints(&key);
         let removed = self.io.rename(&dir, &gone).and_then(|()| self.io.remove_dir(&gone));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
