@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use millrace_io::{Instant, Io, SocketId};
+use millrace_io::{Io, SocketId};
 
 use crate::limits;
 use crate::request::Reply;
@@ -68,9 +68,6 @@ pub(crate) struct Connection<I: Io> {
     pub(crate) send: SendQueue<I>,
     /// The socket is full, or file pages are on their way: an event resumes sending.
     pub(crate) send_blocked: bool,
-    /// Closed once what is owed has been sent.
-    pub(crate) closing: bool,
-    pub(crate) last_active: Instant,
 }
 
 impl<I: Io> Connection<I> {
@@ -79,7 +76,6 @@ impl<I: Io> Connection<I> {
         socket: SocketId,
         peer: SocketAddr,
         listener: usize,
-        now: Instant,
     ) -> Self {
         Self {
             id,
@@ -96,8 +92,6 @@ impl<I: Io> Connection<I> {
             stalled: false,
             send: SendQueue::new(),
             send_blocked: false,
-            closing: false,
-            last_active: now,
         }
     }
 
@@ -110,7 +104,6 @@ impl<I: Io> Connection<I> {
     pub(crate) fn may_start(&self) -> bool {
         !self.serial
             && (self.deferred.is_none() || self.slots.is_empty())
-            && !self.closing
             && self.slots.len() < limits::REQUESTS_IN_FLIGHT
             && self.send.bytes() < limits::QUEUED_REPLY_BYTES
     }

@@ -41,7 +41,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Takes a connection over. `counted` connections came by mailbox.
+    /// Takes a connection over.
     pub(crate) fn adopt(&mut self, stream: I::Stream, peer: SocketAddr, listener: usize) {
         let Ok(socket) = self.io.adopt(stream) else { return };
         let index = self.free_connections.pop().unwrap_or_else(|| {
@@ -50,7 +50,7 @@ impl<I: Io> Shard<I> {
         });
         self.next_generation = self.next_generation.wrapping_add(1);
         let id = ConnectionId { index, generation: self.next_generation };
-        let connection = Connection::new(id, socket, peer, listener, self.now);
+        let connection = Connection::new(id, socket, peer, listener);
         self.connections[index as usize] = Some(connection);
         self.by_socket.insert(socket, index);
         self.shared.connections[self.id].store(self.by_socket.len(), Ordering::Relaxed);
@@ -132,7 +132,6 @@ impl<I: Io> Shard<I> {
     }
 
     fn receive(&mut self, id: ConnectionId, missing: usize) -> io::Result<usize> {
-        let now = self.now;
         let spare = self.spare_buffers.pop();
         let connection = self.connections[id.index as usize].as_mut().expect("looked up by serve");
         if connection.received.capacity() == 0 {
@@ -142,7 +141,6 @@ impl<I: Io> Shard<I> {
         }
         let room = connection.make_room(missing);
         let received = self.io.recv(connection.socket, &mut connection.received, room);
-        connection.last_active = now;
         match &received {
             Ok(bytes) if *bytes < room => connection.may_receive = false,
             Err(_) => connection.may_receive = false,
@@ -233,11 +231,6 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Closes the connection of a request that another shard could not serve.
-    pub(crate) fn close_for(&mut self, id: RequestId, reason: &str) {
-        self.close(id.connection, reason);
-    }
-
     /// Closes a connection now. An empty reason means that the client closed it.
     pub(crate) fn close(&mut self, id: ConnectionId, reason: &str) {
         let Some(connection) = self.connection(id) else { return };
@@ -269,9 +262,7 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let Some(connection) = self.connection(id) else { continue };
-            if connection.closing && connection.send.bytes() == 0 && connection.slots.is_empty() {
-                self.close(id, "");
-            } else if connection.may_start() && (connection.may_receive || connection.stalled) {
+            if connection.may_start() && (connection.may_receive || connection.stalled) {
                 self.look_at(id);
             }
         }

@@ -189,7 +189,7 @@ impl<I: Io> Shard<I> {
             Message::Connection { stream, peer, listener } => self.adopt(stream, peer, listener),
             Message::Forward(request) => self.serve_forwarded(request),
             Message::Reply(id, reply) => self.complete(id, reply),
-            Message::Close(id, reason) => self.close_for(id, &reason),
+            Message::Close(id, reason) => self.close(id.connection, &reason),
             Message::Append(task) => self.append_forwarded(task),
             Message::Appended(id, position, answer) => self.appended(id, position, answer),
             Message::Read(task) => self.serve_read(task),

@@ -71,27 +71,24 @@ impl<I: Io> Shard<I> {
         let partition = self.partitions.get_mut(index).expect("an index from the table");
         let (name, id) = (partition.name(), partition.id);
         let key = (partition.topic.to_string(), id.partition);
-        let dir = self.shared.data_dir.join(name);
+        let dir = self.shared.data_dir.join(&name);
         let found = PartitionLog::read_topic_id(&mut self.io, &dir);
-        if !found.is_ok_and(|found| found == id.topic_id) {
+        if !found.as_ref().is_ok_and(|found| *found == id.topic_id) {
             self.forget_hints(&key);
         }
         let Self { partitions, io, shared, config, .. } = self;
         let partition = partitions.get_mut(index).expect("an index from the table");
-        let name = partition.name();
-        let dir = shared.data_dir.join(&name);
         let config = log_config(config, &partition.topic, &partition.config);
-        let key = (partition.topic.to_string(), partition.id.partition);
-        let hints = {
-            let hints = shared.hints();
-            OpenHints {
-                clean: shared.was_clean,
-                recovery_point: hints.recovery_points.get(&key).copied(),
-                log_start: hints.log_starts.get(&key).copied(),
-            }
-        };
-        let mut log = match PartitionLog::read_topic_id(io, &dir) {
-            Ok(id) if id == partition.id.topic_id => {
+        let mut log = match found {
+            Ok(found) if found == id.topic_id => {
+                let hints = {
+                    let hints = shared.hints();
+                    OpenHints {
+                        clean: shared.was_clean,
+                        recovery_point: hints.recovery_points.get(&key).copied(),
+                        log_start: hints.log_starts.get(&key).copied(),
+                    }
+                };
                 let (log, recovered) = PartitionLog::open(io, &dir, config, hints)?;
                 if recovered.is_loss() {
                     crate::log_line!(
@@ -109,10 +106,10 @@ impl<I: Io> Shard<I> {
                     "{name}: a folder of another topic was moved to {}",
                     aside.display()
                 );
-                PartitionLog::create(io, &dir, partition.id.topic_id, config)?
+                PartitionLog::create(io, &dir, id.topic_id, config)?
             }
             Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                PartitionLog::create(io, &dir, partition.id.topic_id, config)?
+                PartitionLog::create(io, &dir, id.topic_id, config)?
             }
             Err(error) => return Err(error),
         };
