@@ -1,7 +1,7 @@
 //! Every topic key of Kafka 4.3: name, type, default, range, what Millrace does with it, the broker
 //! keys it inherits from (in order, with the factor to its unit), and what it means.
 
-use super::broker_keys::{CLUSTER, COMPACT, PREALLOC, TIER};
+use super::broker_keys::{CLUSTER, COMPACT, PREALLOC, TIER, UNBUILT};
 use super::key::Kind::{self, Boolean, Double, Int, List, Long, String};
 use super::key::Range::{self, Any, AtLeast, Between, BetweenOr, OneOf, ThrottledReplicas};
 use super::key::Treatment::{self, Honoured, Noted, Refused};
@@ -26,22 +26,22 @@ pub static TOPIC_KEYS: &[Key] = &[
     topic_key("cleanup.policy", List, Some("delete"), OneOf(&["compact", "delete"]), Honoured,
         &[("log.cleanup.policy", 1)],
         "What happens to old segments: `delete`, `compact` or both; empty: nothing."),
-    topic_key("compression.gzip.level", Int, Some("-1"), BetweenOr(1, 9, -1), Honoured,
+    topic_key("compression.gzip.level", Int, Some("-1"), BetweenOr(1, 9, -1), Noted(UNBUILT),
         &[("compression.gzip.level", 1)],
         "Level used when the broker compresses with gzip."),
-    topic_key("compression.lz4.level", Int, Some("9"), Between(1, 17), Honoured,
+    topic_key("compression.lz4.level", Int, Some("9"), Between(1, 17), Noted(UNBUILT),
         &[("compression.lz4.level", 1)],
         "Level used when the broker compresses with lz4."),
-    topic_key("compression.type", String, Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Honoured,
+    topic_key("compression.type", String, Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Noted(UNBUILT),
         &[("compression.type", 1)],
         "Codec in which batches are stored; `producer` keeps what the client sent."),
-    topic_key("compression.zstd.level", Int, Some("3"), Between(-131_072, 22), Honoured,
+    topic_key("compression.zstd.level", Int, Some("3"), Between(-131_072, 22), Noted(UNBUILT),
         &[("compression.zstd.level", 1)],
         "Level used when the broker compresses with zstd."),
     topic_key("delete.retention.ms", Long, Some("86400000"), AtLeast(0), Noted(COMPACT),
         &[("log.cleaner.delete.retention.ms", 1)],
         "Time a tombstone stays in a compacted topic."),
-    topic_key("file.delete.delay.ms", Long, Some("60000"), AtLeast(0), Honoured,
+    topic_key("file.delete.delay.ms", Long, Some("60000"), AtLeast(0), Noted(UNBUILT),
         &[("log.segment.delete.delay.ms", 1)],
         "Time between a file's renaming to `.deleted` and its removal."),
     topic_key("flush.messages", Long, Some("9223372036854775807"), AtLeast(1), Honoured,
@@ -116,7 +116,7 @@ pub static TOPIC_KEYS: &[Key] = &[
     topic_key("segment.index.bytes", Int, Some("10485760"), AtLeast(4), Honoured,
         &[("log.index.size.max.bytes", 1)],
         "Largest size of an offset index; a full one rolls the segment."),
-    topic_key("segment.jitter.ms", Long, Some("0"), AtLeast(0), Honoured,
+    topic_key("segment.jitter.ms", Long, Some("0"), AtLeast(0), Noted(UNBUILT),
         &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 3_600_000)],
         "Random part taken off the age at which segments roll."),
     topic_key("segment.ms", Long, Some("604800000"), AtLeast(1), Honoured,
