@@ -61,6 +61,8 @@ pub(crate) struct Connection<I: Io> {
     pub(crate) first_sequence: u64,
     /// A request other than Produce is in progress: nothing further starts until it is answered.
     pub(crate) serial: bool,
+    /// The shard that serves it.
+    pub(crate) served_by: usize,
     /// The frame of such a request, which starts once everything before it is answered.
     pub(crate) deferred: Option<Bytes>,
     /// Frames may be waiting in `received` although the socket is empty.
@@ -88,6 +90,7 @@ impl<I: Io> Connection<I> {
             slots: VecDeque::new(),
             first_sequence: 0,
             serial: false,
+            served_by: 0,
             deferred: None,
             stalled: false,
             send: SendQueue::new(),

@@ -1,8 +1,10 @@
 //! Fetch requests in progress: one engine that spreads a request over the shards that own its
 //! partitions, gathers what they have, and waits for bytes or time.
 //!
-//! Sources of the rules: KIP-74 (limits), KIP-227 (sessions), Kafka's
-//! `ReplicaManager.fetchMessages` and `DelayedFetch`.
+//! Sources of the rules: KIP-74 (limits), Kafka's `ReplicaManager.fetchMessages` and
+//! `DelayedFetch`.
+
+use std::sync::Arc;
 
 use millrace_io::{Instant, Io};
 use millrace_log::{FileRange, ReadPlan, ReadRequest};
@@ -10,6 +12,8 @@ use millrace_wire::messages::FetchRequest;
 use millrace_wire::{ErrorCode, Uuid};
 use smallvec::SmallVec;
 
+use crate::connection::ConnectionId;
+use crate::fetch_session::{News, Session};
 use crate::limits;
 use crate::old_format;
 use crate::partitions::PartitionId;
@@ -25,18 +29,30 @@ pub(crate) struct FetchId {
     unique: u64,
 }
 
-/// One partition to read.
-#[derive(Clone, Debug)]
+/// A topic as the request named it, and as the reply must.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FetchTopic {
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+}
+
+/// One partition of a fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FetchPart {
-    pub(crate) topic: usize,
-    pub(crate) partition: i32,
+    pub(crate) topic: Arc<FetchTopic>,
+    pub(crate) read: PartToRead,
+    /// Decided before any log was asked.
+    pub(crate) error: Option<ErrorCode>,
+}
+
+/// What its owner must know to read a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartToRead {
     pub(crate) id: PartitionId,
     pub(crate) offset: i64,
     pub(crate) bytes_max: usize,
     pub(crate) current_leader_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
-    /// Decided before any log was asked.
-    pub(crate) error: Option<ErrorCode>,
 }
 
 /// What one partition answered.
@@ -65,19 +81,22 @@ impl<I: Io> PartRead<I> {
     pub(crate) fn bytes(&self) -> usize {
         self.payloads.iter().map(Payload::len).sum()
     }
+
+    fn news(&self) -> News {
+        News {
+            has_records: !self.payloads.is_empty(),
+            is_urgent: self.error != ErrorCode::NONE || self.diverging.is_some(),
+            high_watermark: self.high_watermark,
+            log_start: self.log_start,
+        }
+    }
 }
 
 /// A read sent to the shard that owns the partitions. `usize` is the place in the request.
 pub(crate) struct ReadTask {
     fetch: FetchId,
     bytes_max: usize,
-    parts: Vec<(usize, FetchPart)>,
-}
-
-/// One topic of the request, as the reply must name it.
-pub(crate) struct FetchTopic {
-    pub(crate) name: String,
-    pub(crate) id: Uuid,
+    parts: Vec<(usize, PartToRead)>,
 }
 
 /// A fetch in progress. Invariant: `reads` has one entry a part; `outstanding` counts the shards
@@ -85,8 +104,9 @@ pub(crate) struct FetchTopic {
 pub(crate) struct Fetch<I: Io> {
     unique: u64,
     pub(crate) head: RequestHead,
-    pub(crate) topics: Vec<FetchTopic>,
+    session: Session,
     pub(crate) parts: Vec<FetchPart>,
+    /// Once the session has been looked at: `None` for what the reply leaves out.
     pub(crate) reads: Vec<Option<PartRead<I>>>,
     bytes_min: usize,
     bytes_max: usize,
@@ -121,7 +141,7 @@ impl<I: Io> Shard<I> {
         &mut self,
         head: RequestHead,
         body: &FetchRequest<'_>,
-        topics: Vec<FetchTopic>,
+        session: Session,
         parts: Vec<FetchPart>,
     ) {
         let wait_ms = u64::try_from(body.max_wait_ms).unwrap_or(0);
@@ -134,7 +154,7 @@ impl<I: Io> Shard<I> {
         let key = self.fetches.slab.insert(Fetch {
             unique,
             head,
-            topics,
+            session,
             parts,
             reads,
             bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
@@ -154,11 +174,11 @@ impl<I: Io> Shard<I> {
         let Some(fetch) = self.fetches.get_mut(id) else { return };
         fetch.moved = false;
         let bytes_max = fetch.bytes_max;
-        let mut by_owner: Vec<Vec<(usize, FetchPart)>> = vec![Vec::new(); shards];
+        let mut by_owner: Vec<Vec<(usize, PartToRead)>> = vec![Vec::new(); shards];
         for (place, part) in fetch.parts.iter().enumerate() {
             match part.error {
                 Some(error) => fetch.reads[place] = Some(PartRead::failed(error)),
-                None => by_owner[part.id.owner(shards)].push((place, part.clone())),
+                None => by_owner[part.read.id.owner(shards)].push((place, part.read)),
             }
         }
         fetch.outstanding = by_owner.iter().filter(|parts| !parts.is_empty()).count();
@@ -181,11 +201,13 @@ impl<I: Io> Shard<I> {
     /// Reads partitions of this shard for a fetch of any shard, and answers once all is found.
     pub(crate) fn serve_read(&mut self, task: ReadTask) {
         let mut left = task.bytes_max;
+        let mut is_first = true;
         let mut reads = Vec::with_capacity(task.parts.len());
         for (place, part) in &task.parts {
-            match self.read_part(part, left) {
+            match self.read_part(part, left, is_first) {
                 Ok(read) => {
                     left = left.saturating_sub(read.bytes());
+                    is_first &= read.payloads.is_empty();
                     reads.push((*place, read));
                 }
                 Err(cold) => {
@@ -205,8 +227,9 @@ impl<I: Io> Shard<I> {
     /// What one partition has, or the pages to bring in before that can be said.
     fn read_part(
         &mut self,
-        part: &FetchPart,
+        part: &PartToRead,
         bytes_left: usize,
+        is_first: bool,
     ) -> Result<PartRead<I>, FileRange<I::File>> {
         let index = match self.open_partition(part.id) {
             Ok(index) => index,
@@ -242,13 +265,15 @@ impl<I: Io> Shard<I> {
             bytes_max: part.bytes_max.min(bytes_left),
             // The first batch comes whole while nothing was read (KIP-74); the connection's shard
             // drops what is too much when several shards did so.
-            at_least_one: bytes_left > 0,
+            at_least_one: is_first,
             upper_bound: high_watermark,
             may_block: false,
         };
         match log.read(io, chunks, request) {
             Ok(ReadPlan::Nothing) => {}
-            Ok(ReadPlan::OutOfRange) => read.error = ErrorCode::OFFSET_OUT_OF_RANGE,
+            Ok(ReadPlan::OutOfRange) => {
+                return Ok(PartRead::failed(ErrorCode::OFFSET_OUT_OF_RANGE));
+            }
             Ok(ReadPlan::Data(data)) => {
                 if let Some(FileRange { file, position, bytes }) = data.file {
                     read.payloads.push(Payload::File { file, position, bytes });
@@ -256,7 +281,7 @@ impl<I: Io> Shard<I> {
                 read.payloads.extend(data.memory.into_iter().map(Payload::Memory));
             }
             Ok(ReadPlan::Cold(cold)) => return Err(cold),
-            Err(_) => read.error = ErrorCode::KAFKA_STORAGE_ERROR,
+            Err(_) => return Ok(PartRead::failed(ErrorCode::KAFKA_STORAGE_ERROR)),
         }
         Ok(read)
     }
@@ -291,10 +316,11 @@ impl<I: Io> Shard<I> {
         fetch.limit_bytes();
         let enough = fetch.last_round || fetch.deadline <= now || fetch.is_complete();
         if enough {
-            let fetch = self.fetches.slab.remove(id.key);
+            let mut fetch = self.fetches.slab.remove(id.key);
             let head = fetch.head;
             let old = (head.version < 4).then(|| old_format::convert(self, &fetch));
-            let reply = fetch.into_reply(old.as_deref());
+            let outcome = self.settle_session(&mut fetch);
+            let reply = fetch.into_reply(outcome, old.as_deref());
             return self.reply(head, reply);
         }
         if fetch.moved {
@@ -306,7 +332,7 @@ impl<I: Io> Shard<I> {
             .parts
             .iter()
             .zip(&fetch.reads)
-            .filter_map(|(part, read)| Some((part.id, read.as_ref()?.high_watermark)))
+            .filter_map(|(part, read)| Some((part.read.id, read.as_ref()?.high_watermark)))
             .collect();
         if !has_timer {
             self.timers.add(deadline, Timer::Fetch(id));
@@ -316,6 +342,27 @@ impl<I: Io> Shard<I> {
                 self.watch_parts(id, &parts);
             } else {
                 self.mailbox.post(owner, Message::Watch(id, parts));
+            }
+        }
+    }
+
+    /// The session id that the answer carries; what the session's client knows already leaves it.
+    fn settle_session(&mut self, fetch: &mut Fetch<I>) -> Result<i32, (i32, ErrorCode)> {
+        let Self { sessions, io, now, .. } = self;
+        let Fetch { session, parts, reads, .. } = fetch;
+        let news = reads.iter().flatten().map(PartRead::news);
+        match *session {
+            Session::None => Ok(0),
+            Session::Wanted { by_topic_id } => {
+                let answered = parts.iter().zip(news.collect::<Vec<_>>());
+                Ok(sessions.open(*now, || io.random_u64(), by_topic_id, answered))
+            }
+            Session::Continued { id, epoch } => {
+                let news: Vec<News> = news.collect();
+                let told = sessions.settle(id, epoch, &news).map_err(|error| (id, error))?;
+                let reads = reads.iter_mut().zip(told);
+                reads.filter(|(_, told)| !told).for_each(|(read, _)| *read = None);
+                Ok(id)
             }
         }
     }
@@ -377,13 +424,14 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// The client is gone.
-    pub(crate) fn cancel_fetches(&mut self, of: crate::connection::ConnectionId) {
+    /// A connection of a shard is gone: nobody waits for the answers to its fetches.
+    pub(crate) fn cancel_fetches(&mut self, shard: usize, connection: ConnectionId) {
+        let of = (shard, connection);
         let ids: Vec<FetchId> = self
             .fetches
             .slab
             .iter()
-            .filter(|(_, fetch)| fetch.head.id.connection == of)
+            .filter(|(_, fetch)| (fetch.head.id.shard, fetch.head.id.connection) == of)
             .map(|(key, fetch)| FetchId { shard: self.id, key, unique: fetch.unique })
             .collect();
         for id in ids {
@@ -394,7 +442,7 @@ impl<I: Io> Shard<I> {
 
     fn unwatch(&mut self, id: FetchId) {
         let Some(fetch) = self.fetches.get_mut(id) else { return };
-        let parts: Vec<PartitionId> = fetch.parts.iter().map(|part| part.id).collect();
+        let parts: Vec<PartitionId> = fetch.parts.iter().map(|part| part.read.id).collect();
         for (owner, parts) in self.by_owner(parts, |part| *part) {
             if owner == self.id {
                 self.unwatch_parts(id, &parts);
@@ -419,17 +467,18 @@ impl<I: Io> Fetch<I> {
     /// Keeps to the limit of the whole answer: later partitions give way, but for the first batch.
     fn limit_bytes(&mut self) {
         let mut left = self.bytes_max;
-        let mut first = true;
-        for read in self.reads.iter_mut().flatten() {
+        let mut is_first = true;
+        for (part, read) in self.parts.iter().zip(&mut self.reads) {
+            let Some(read) = read else { continue };
             let bytes = read.bytes();
             if bytes == 0 {
                 continue;
             }
-            if bytes > left && !first {
+            if bytes > left.min(part.read.bytes_max) && !is_first {
                 read.payloads.clear();
                 continue;
             }
-            first = false;
+            is_first = false;
             left = left.saturating_sub(bytes);
         }
     }

@@ -7,41 +7,52 @@ use millrace_wire::messages::fetch_response::{
 };
 use millrace_wire::{ErrorCode, Records};
 
-use crate::fetch::{Fetch, FetchPart, PartRead};
+use crate::fetch::{Fetch, FetchPart, FetchTopic, PartRead};
 use crate::request::{Reply, finish_reply};
 
 impl<I: Io> Fetch<I> {
-    /// The encoded reply. `old` holds the records of each part in an old format, where one is
-    /// asked.
-    pub(crate) fn into_reply(self, old: Option<&[Result<Vec<u8>, ErrorCode>]>) -> Reply<I> {
-        let mut topics: Vec<FetchableTopicResponse<'_>> = Vec::with_capacity(self.topics.len());
+    /// The encoded reply. `session` is its session's id, or that id and why the session cannot go
+    /// on; `old` holds the records of each part in an old format, where one is asked.
+    pub(crate) fn into_reply(
+        self,
+        session: Result<i32, (i32, ErrorCode)>,
+        old: Option<&[Result<Vec<u8>, ErrorCode>]>,
+    ) -> Reply<I> {
+        let (session_id, error) = match session {
+            Ok(id) => (id, ErrorCode::NONE),
+            Err((id, error)) => (id, error),
+        };
+        let reads = if error == ErrorCode::NONE { self.reads } else { Vec::new() };
+        let mut topics: Vec<(&FetchTopic, Vec<PartitionData<'_>>)> = Vec::new();
         let mut payloads = Vec::new();
-        let mut reads = self.parts.iter().zip(self.reads).enumerate().peekable();
-        for (index, topic) in self.topics.iter().enumerate() {
-            let mut partitions = Vec::new();
-            while let Some((place, (part, read))) =
-                reads.next_if(|(_, (part, _))| part.topic == index)
-            {
-                let read = read.expect("a finished round has an answer for every part");
-                let mut data = partition_data(self.head.version, part, &read);
-                match old.map(|old| &old[place]) {
-                    None => payloads.extend(read.payloads),
-                    Some(Ok(set)) => data.records = Some(Records::Bytes(set)),
-                    Some(Err(error)) => {
-                        data.error_code = error.code();
-                        data.records = Some(Records::Bytes(&[]));
-                    }
+        for (place, (part, read)) in self.parts.iter().zip(reads).enumerate() {
+            let Some(read) = read else { continue };
+            let mut data = partition_data(self.head.version, part, &read);
+            match old.map(|old| &old[place]) {
+                None => payloads.extend(read.payloads),
+                Some(Ok(set)) => data.records = Some(Records::Bytes(set)),
+                Some(Err(error)) => {
+                    data.error_code = error.code();
+                    data.records = Some(Records::Bytes(&[]));
                 }
-                partitions.push(data);
             }
-            topics.push(FetchableTopicResponse {
-                topic: &topic.name,
-                topic_id: topic.id,
-                partitions: partitions.into(),
-                ..Default::default()
-            });
+            match topics.last_mut() {
+                Some((topic, partitions)) if **topic == *part.topic => partitions.push(data),
+                _ => topics.push((&part.topic, vec![data])),
+            }
         }
-        let body = FetchResponse { responses: topics.into(), ..Default::default() };
+        let topics = topics.into_iter().map(|(topic, partitions)| FetchableTopicResponse {
+            topic: &topic.name,
+            topic_id: topic.id,
+            partitions: partitions.into(),
+            ..Default::default()
+        });
+        let body = FetchResponse {
+            session_id,
+            error_code: error.code(),
+            responses: topics.collect(),
+            ..Default::default()
+        };
         let mut writer = self.head.start_reply();
         millrace_wire::Message::encode(&body, &mut writer, self.head.version)
             .expect("fields that a version lacks are ignorable");
@@ -55,7 +66,7 @@ fn partition_data<'a, I: Io>(
     read: &PartRead<I>,
 ) -> PartitionData<'a> {
     let mut data = PartitionData {
-        partition_index: part.partition,
+        partition_index: part.read.id.partition,
         error_code: read.error.code(),
         high_watermark: read.high_watermark,
         last_stable_offset: read.high_watermark,

@@ -10,6 +10,7 @@ mod connection;
 mod controller;
 mod fetch;
 mod fetch_reply;
+mod fetch_session;
 mod flush;
 mod gather;
 mod groups;

@@ -13,6 +13,7 @@ use millrace_wire::{ErrorCode, Uuid};
 use crate::config::ConfigMap;
 use crate::controller::ControllerState;
 use crate::fetch::Fetches;
+use crate::fetch_session::Sessions;
 use crate::flush::Flushes;
 use crate::groups::GroupState;
 use crate::limits;
@@ -38,6 +39,8 @@ const METADATA_LOG: PartitionId = PartitionId { topic_id: METADATA_TOPIC_ID, par
 impl<I: Io> Shard<I> {
     pub(crate) fn new(id: usize, io: I, shared: Arc<Shared>, mailbox: Mailbox<Message<I>>) -> Self {
         let now = io.now();
+        let slots = usize::try_from(shared.config.topics.fetch_sessions_max).unwrap_or(0);
+        let sessions = Sessions::new(slots, id, mailbox.shards());
         let group_now = Now { monotonic_ms: now.ns() / 1_000_000, wall_ms: io.wall_clock_ms() };
         Self {
             id,
@@ -51,6 +54,7 @@ impl<I: Io> Shard<I> {
             topic_configs: HashMap::new(),
             chunks: ChunkPool::new(limits::IDLE_CHUNK_BYTES),
             fetches: Fetches::new(),
+            sessions,
             flushes: Flushes::default(),
             controller: (id == 0).then(|| ControllerState::new(METADATA_LOG)),
             timers: Timers::default(),

@@ -26,7 +26,7 @@ pub(crate) fn convert<I: Io>(
             let Some(read) = read else { return Ok(Vec::new()) };
             let mut set = convert_part(shard, read, magic)?;
             if version <= 2 {
-                set.truncate(part.bytes_max);
+                set.truncate(part.read.bytes_max);
             }
             Ok(set)
         })

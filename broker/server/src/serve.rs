@@ -180,6 +180,7 @@ impl<I: Io> Shard<I> {
                 return Ok(());
             }
             connection.serial = true;
+            connection.served_by = shard;
         }
         connection.slots.push_back(Slot::Waiting);
         match handlers::handle(self, &request) {
@@ -188,6 +189,9 @@ impl<I: Io> Shard<I> {
             Outcome::Wait => {}
             Outcome::Forward(owner) => {
                 debug_assert_ne!(owner, self.id, "a handler serves what its own shard owns");
+                if let Some(connection) = self.connection(id) {
+                    connection.served_by = owner;
+                }
                 self.mailbox.post(owner, Message::Forward(request));
             }
             Outcome::Close(reason) => return Err(reason),
@@ -235,6 +239,7 @@ impl<I: Io> Shard<I> {
     pub(crate) fn close(&mut self, id: ConnectionId, reason: &str) {
         let Some(connection) = self.connection(id) else { return };
         let (socket, peer) = (connection.socket, connection.peer);
+        let waits_at = connection.serial.then_some(connection.served_by);
         if !reason.is_empty() {
             crate::log_line!("closed the connection of {peer}: {reason}");
         }
@@ -243,10 +248,12 @@ impl<I: Io> Shard<I> {
         self.by_socket.remove(&socket);
         self.io.close(socket);
         self.shared.connections[self.id].store(self.by_socket.len(), Ordering::Relaxed);
-        self.cancel_fetches(id);
         let shard = self.id;
-        for coordinator in 0..self.mailbox.shards() {
-            self.run_on(coordinator, move |other| other.cancel_group_waits(shard, id));
+        if let Some(other) = waits_at {
+            self.run_on(other, move |other| {
+                other.cancel_fetches(shard, id);
+                other.cancel_group_waits(shard, id);
+            });
         }
     }
 

@@ -14,6 +14,7 @@ use crate::config::{Config, TopicConfig};
 use crate::connection::{Connection, ConnectionId};
 use crate::controller::ControllerState;
 use crate::fetch::{FetchId, Fetches, PartRead, ReadTask};
+use crate::fetch_session::Sessions;
 use crate::flush::Flushes;
 use crate::groups::GroupState;
 use crate::mailbox::Mailbox;
@@ -78,6 +79,7 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) topic_configs: HashMap<Uuid, Arc<TopicConfig>>,
     pub(crate) chunks: ChunkPool,
     pub(crate) fetches: Fetches<I>,
+    pub(crate) sessions: Sessions,
     pub(crate) flushes: Flushes,
     pub(crate) groups: GroupState<I>,
     /// On shard 0 only.

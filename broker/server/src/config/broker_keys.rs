@@ -378,7 +378,7 @@ pub static BROKER_KEYS: &[Key] = &[
         "Most open connections of one address."),
     key("max.connections.per.ip.overrides", String, Some(""), Any, Medium, Yes, Noted(UNBUILT),
         "Other limits for single addresses, as address:number."),
-    key("max.incremental.fetch.session.cache.slots", Int, Some("1000"), AtLeast(0), Medium, No, Noted(UNBUILT),
+    key("max.incremental.fetch.session.cache.slots", Int, Some("1000"), AtLeast(0), Medium, No, Honoured,
         "Most fetch sessions kept."),
     key("max.request.partition.size.limit", Int, Some("2000"), AtLeast(1), Medium, No, Noted(DESCRIBE),
         "Most partitions of one DescribeTopicPartitions response."),

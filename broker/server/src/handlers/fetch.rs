@@ -1,17 +1,19 @@
 //! Fetch (key 1), versions 0 to 18; batches are turned into message sets for 0 to 3. Sessions are
-//! not kept: id 0 is answered, which is always legal (KIP-227), and clients then send full
-//! requests.
+//! kept by the shard that their id names: requests that go on with one are served there.
 //!
 //! Waits until `min_bytes` are there, a partition has an error, or `max_wait_ms` is over. See
 //! `crate::fetch` for the engine.
 
+use std::sync::Arc;
+
 use millrace_io::Io;
-use millrace_wire::messages::fetch_request::FetchTopic as AskedTopic;
+use millrace_wire::messages::fetch_request::FetchPartition;
 use millrace_wire::messages::{FetchRequest, FetchResponse};
 use millrace_wire::{ErrorCode, Uuid};
 
 use crate::config::StoredCodec;
-use crate::fetch::{FetchPart, FetchTopic};
+use crate::fetch::{FetchPart, FetchTopic, PartToRead};
+use crate::fetch_session::{self, Asked, PartKey};
 use crate::metadata::Topic;
 use crate::partitions::PartitionId;
 use crate::request::{Outcome, Request};
@@ -22,66 +24,76 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    if let Some(error) = session_error(&body) {
-        let answer = FetchResponse { error_code: error.code(), ..Default::default() };
-        return Outcome::Reply(request.head.reply(&answer));
+    let version = request.head.version;
+    let asked =
+        Asked { id: body.session_id, epoch: body.session_epoch, by_topic_id: version >= 13 };
+    let owner = fetch_session::owner(asked.id, shard.mailbox.shards());
+    if asked.id != 0 && owner != shard.id {
+        if !asked.is_full() {
+            return Outcome::Forward(owner);
+        }
+        shard.run_on(owner, move |shard| shard.sessions.close(asked.id));
     }
-    let mut topics = Vec::with_capacity(body.topics.len());
-    let mut parts = Vec::new();
-    for (index, asked) in body.topics.iter().enumerate() {
-        let topic = find(shard, request.head.version, &asked);
-        let unknown = if request.head.version >= 13 {
-            ErrorCode::UNKNOWN_TOPIC_ID
+    let mut wanted = Vec::new();
+    for topic in body.topics.iter() {
+        let name = Arc::new(FetchTopic { name: topic.topic.to_owned(), id: topic.topic_id });
+        wanted.extend(topic.partitions.iter().map(|part| wanted_part(&name, &part)));
+    }
+    let mut forgotten: Vec<PartKey> = Vec::new();
+    for topic in body.forgotten_topics_data.iter() {
+        let name = Arc::new(FetchTopic { name: topic.topic.to_owned(), id: topic.topic_id });
+        forgotten.extend(topic.partitions.iter().map(|part| (Arc::clone(&name), part)));
+    }
+    match shard.sessions.begin(shard.now, asked, wanted, &forgotten) {
+        Err(error) => {
+            let answer = FetchResponse { error_code: error.code(), ..Default::default() };
+            Outcome::Reply(request.head.reply(&answer))
+        }
+        Ok((session, mut parts)) => {
+            resolve(shard, version, &mut parts);
+            shard.start_fetch(request.head, &body, session, parts);
+            Outcome::Wait
+        }
+    }
+}
+
+fn wanted_part(topic: &Arc<FetchTopic>, part: &FetchPartition) -> FetchPart {
+    let read = PartToRead {
+        id: PartitionId { topic_id: Uuid::ZERO, partition: part.partition },
+        offset: part.fetch_offset,
+        bytes_max: usize::try_from(part.partition_max_bytes).unwrap_or(0),
+        current_leader_epoch: part.current_leader_epoch,
+        last_fetched_epoch: part.last_fetched_epoch,
+    };
+    FetchPart { topic: Arc::clone(topic), read, error: None }
+}
+
+/// Finds each partition in the present metadata, which may have changed within a session.
+fn resolve<I: Io>(shard: &Shard<I>, version: i16, parts: &mut [FetchPart]) {
+    for of_topic in parts.chunk_by_mut(|left, right| Arc::ptr_eq(&left.topic, &right.topic)) {
+        let (found, unknown) = if version >= 13 {
+            (shard.image.topic_by_id(of_topic[0].topic.id), ErrorCode::UNKNOWN_TOPIC_ID)
         } else {
-            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            let found = shard.image.topic(&of_topic[0].topic.name);
+            (found, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
         };
-        topics.push(FetchTopic { name: asked.topic.to_owned(), id: asked.topic_id });
-        for part in asked.partitions.iter() {
-            let error = match topic {
+        for part in of_topic {
+            part.read.id.topic_id = found.map_or(Uuid::ZERO, |topic| topic.id);
+            part.error = match found {
                 None => Some(unknown),
                 // Before version 10 a client need not know zstd (KIP-110).
-                Some(topic) if request.head.version < 10 && is_zstd(shard, topic) => {
+                Some(topic) if version < 10 && is_zstd(shard, topic) => {
                     Some(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE)
                 }
                 Some(topic) => topic
-                    .partition(part.partition)
+                    .partition(part.read.id.partition)
                     .is_none()
                     .then_some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
             };
-            let topic_id = topic.map_or(Uuid::ZERO, |topic| topic.id);
-            parts.push(FetchPart {
-                topic: index,
-                partition: part.partition,
-                id: PartitionId { topic_id, partition: part.partition },
-                offset: part.fetch_offset,
-                bytes_max: usize::try_from(part.partition_max_bytes).unwrap_or(0),
-                current_leader_epoch: part.current_leader_epoch,
-                last_fetched_epoch: part.last_fetched_epoch,
-                error,
-            });
         }
-    }
-    shard.start_fetch(request.head, &body, topics, parts);
-    Outcome::Wait
-}
-
-/// Epoch -1 and 0 ask for a full fetch; anything else continues a session, and none exists.
-fn session_error(body: &FetchRequest<'_>) -> Option<ErrorCode> {
-    match (body.session_id, body.session_epoch) {
-        (_, -1 | 0) => None,
-        (0, _) => Some(ErrorCode::INVALID_FETCH_SESSION_EPOCH),
-        _ => Some(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
     }
 }
 
 fn is_zstd<I: Io>(shard: &Shard<I>, topic: &Topic) -> bool {
     shard.topic_configs[&topic.id].compression == StoredCodec::Zstd
-}
-
-fn find<'a, I: Io>(shard: &'a Shard<I>, version: i16, asked: &AskedTopic<'_>) -> Option<&'a Topic> {
-    if version >= 13 {
-        shard.image.topic_by_id(asked.topic_id).map(|topic| &**topic)
-    } else {
-        shard.image.topic(asked.topic).map(|topic| &**topic)
-    }
 }

@@ -175,7 +175,7 @@ pub(crate) fn i16_at(bytes: &[u8], at: usize) -> i16 {
     i16::from_be_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
 
-fn i32_at(bytes: &[u8], at: usize) -> i32 {
+pub(crate) fn i32_at(bytes: &[u8], at: usize) -> i32 {
     i32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
