@@ -4,14 +4,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use millrace_cli::nearest;
 
-use crate::config::{BROKER_KEYS, TOPIC_KEYS, nearest, reference};
+use crate::config::{BROKER_KEYS, TOPIC_KEYS, reference};
 
 const ABOUT: &str = "A message broker for Linux that speaks the Apache Kafka protocol.
 
 Without a command it serves: it listens on 127.0.0.1:9092, keeps its data in ./millrace-data, and \
-needs nothing else installed. Every Kafka client works unchanged.";
+needs nothing else installed. Every Kafka client works unchanged. The other commands are clients \
+themselves, of Millrace or Apache Kafka; their flags have the names of Kafka's tools.";
 
 const EXAMPLES: &str = "Examples:
   millrace
@@ -22,10 +25,12 @@ const EXAMPLES: &str = "Examples:
       serve with single keys set
   millrace config retention
       what the keys with this word mean
-
-Any Kafka tool can be the client, for instance:
-  kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --create --topic first
-  kcat -b 127.0.0.1:9092 -L";
+  millrace topics --create --topic first
+  echo hello | millrace produce --topic first
+  millrace consume --topic first --from-beginning
+      a topic, a record into it, and out of it; each command has a --help with examples
+  source <(millrace completion bash)
+      the shell completes commands and flags";
 
 #[derive(Debug, Parser)]
 #[command(name = "millrace", version, about = ABOUT, after_help = EXAMPLES)]
@@ -39,7 +44,7 @@ struct Line {
 #[derive(Clone, Debug, Args)]
 struct Overrides {
     /// Sets one key above the file; may be repeated.
-    #[arg(long = "override", value_name = "KEY=VALUE", global = true)]
+    #[arg(long = "override", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }
 
@@ -50,6 +55,8 @@ enum Command {
         /// Java properties file with Kafka's keys.
         #[arg(value_name = "server.properties")]
         file: Option<PathBuf>,
+        #[command(flatten)]
+        overrides: Overrides,
     },
     /// Print every configuration key with type, default and meaning.
     Config {
@@ -58,6 +65,13 @@ enum Command {
         /// The whole reference as Markdown (docs/config.md).
         #[arg(long, conflicts_with = "word")]
         markdown: bool,
+    },
+    #[command(flatten)]
+    Client(millrace_cli::Command),
+    /// Print a script that makes the shell complete commands and flags.
+    Completion {
+        /// Which shell.
+        shell: Shell,
     },
 }
 
@@ -71,6 +85,8 @@ pub enum Action {
         /// Texts of the form KEY=VALUE.
         overrides: Vec<String>,
     },
+    /// Be a client.
+    Client(millrace_cli::Command),
     /// Print this and end well.
     Print(String),
     /// Print this as an error and end with exit code 2.
@@ -80,14 +96,27 @@ pub enum Action {
 /// Reads the command line, the program's name first.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Action {
     let line: Vec<OsString> = line.into_iter().collect();
-    if let Some(lesson) = line.iter().skip(1).find_map(|word| lesson(word.to_str()?)) {
+    let words = || line.iter().skip(1).filter_map(|word| word.to_str());
+    let is_client = words()
+        .next()
+        .is_some_and(|word| !word.starts_with('-') && !["serve", "config"].contains(&word));
+    if let Some(lesson) = words().find_map(|word| lesson(word, is_client)) {
         return Action::Refuse(lesson);
     }
     match Line::try_parse_from(&line) {
-        Ok(Line { command, overrides: Overrides { overrides } }) => match command {
+        Ok(Line { command, overrides: Overrides { mut overrides } }) => match command {
             None => Action::Serve { file: None, overrides },
-            Some(Command::Serve { file }) => Action::Serve { file, overrides },
+            Some(Command::Serve { file, overrides: more }) => {
+                overrides.extend(more.overrides);
+                Action::Serve { file, overrides }
+            }
             Some(Command::Config { markdown: true, .. }) => Action::Print(reference::as_markdown()),
+            Some(Command::Client(command)) => Action::Client(command),
+            Some(Command::Completion { shell }) => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Line::command(), "millrace", &mut script);
+                Action::Print(String::from_utf8_lossy(&script).into_owned())
+            }
             Some(Command::Config { word, .. }) => keys(word.as_deref().unwrap_or_default()),
         },
         Err(error)
@@ -106,26 +135,28 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Action {
 }
 
 /// Options of Kafka's own scripts that mean nothing here, and what to do instead.
-fn lesson(word: &str) -> Option<String> {
-    match word.split('=').next()? {
-        "--zookeeper" => Some(
-            "millrace: there is no ZooKeeper, neither here nor in Kafka since 4.0. Topics and \
-             settings are kept in the broker's own data folder. Start `millrace` alone, and give \
-             Kafka's tools `--bootstrap-server 127.0.0.1:9092` in place of `--zookeeper`."
-                .into(),
-        ),
-        "-daemon" | "--daemon" => Some(
-            "millrace: it always runs in the foreground. Let a service manager run it, or the \
-             shell: `millrace serve server.properties &`."
-                .into(),
-        ),
-        "--bootstrap-server" => Some(
-            "millrace: this is the broker, not a client. Use Kafka's tools or kcat, such as \
-             `kafka-topics.sh --bootstrap-server 127.0.0.1:9092 --list`."
-                .into(),
-        ),
-        _ => None,
-    }
+fn lesson(word: &str, is_client: bool) -> Option<String> {
+    let said = match (word.split('=').next()?, is_client) {
+        ("--zookeeper", true) => {
+            "there is no ZooKeeper, neither here nor in Kafka since 4.0: commands ask a broker. Give \
+             `--bootstrap-server 127.0.0.1:9092` (a broker's address) in place of `--zookeeper`."
+        }
+        ("--zookeeper", false) => {
+            "there is no ZooKeeper, neither here nor in Kafka since 4.0. Topics and settings are \
+             kept in the broker's own data folder. Start `millrace` alone, and give `millrace \
+             topics` or Kafka's tools `--bootstrap-server 127.0.0.1:9092` in place of `--zookeeper`."
+        }
+        ("-daemon" | "--daemon", false) => {
+            "it always runs in the foreground. Let a service manager run it, or the shell: \
+             `millrace serve server.properties &`."
+        }
+        ("--bootstrap-server", false) => {
+            "this is the broker; its clients are commands, such as `millrace topics \
+             --bootstrap-server 127.0.0.1:9092 --list`. `millrace --help` has them all."
+        }
+        _ => return None,
+    };
+    Some(format!("millrace: {said}"))
 }
 
 fn keys(word: &str) -> Action {
@@ -175,6 +206,10 @@ mod tests {
             ("millrace config", "log.segment.bytes  [INT, at least 1048576; default 1073741824]"),
             ("millrace config acks", "millrace.acks.all"),
             ("millrace config --markdown", "# Configuration"),
+            ("millrace topics --help", "millrace topics --create --topic orders"),
+            ("millrace completion bash", "--from-beginning"),
+            ("millrace completion zsh", "--from-beginning"),
+            ("millrace completion fish", "from-beginning"),
         ] {
             let Action::Print(text) = parsed(line) else { panic!("{line} does not print") };
             assert!(text.contains(part), "{line}: {text}");
@@ -188,6 +223,12 @@ mod tests {
             ("millrace server.properties", "millrace serve server.properties"),
             ("millrace --zookeeper localhost:2181", "--bootstrap-server 127.0.0.1:9092"),
             ("millrace serve --zookeeper=localhost:2181", "there is no ZooKeeper"),
+            ("millrace topics --list --zookeeper localhost:2181", "in place of `--zookeeper`"),
+            ("millrace --bootstrap-server x:1 --list", "millrace topics"),
+            ("millrace topics --bootstrap-servr x:1 --list", "'--bootstrap-server'"),
+            ("millrace topics", "--create|--list|--describe|--alter|--delete"),
+            ("millrace topic --list", "'topics'"),
+            ("millrace consume", "--topic"),
             ("millrace -daemon x.properties", "runs in the foreground"),
             ("millrace serve --overide a=b", "'--override'"),
             ("millrace config retenton.ms", "the nearest is retention.ms"),

@@ -1,11 +1,13 @@
-//! The `millrace` program: arguments, configuration, start, wait for a signal.
+//! The `millrace` program: arguments; then a client's command, or configuration, start and a wait
+//! for a signal.
 
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use millrace_cli::Printer;
 use millrace_server::banner::{Facts, banner};
 use millrace_server::cli::{Action, parse};
 use millrace_server::config::Config;
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Action::Refuse(text) => return fail(&text, 2),
+        Action::Client(command) => return be_client(&command),
         Action::Serve { file, overrides } => Config::load(file.as_deref(), &overrides)
             .map_err(|error| error.to_string())
             .and_then(|config| serve(config, began)),
@@ -28,6 +31,23 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => fail(&format!("millrace: {text}"), 1),
+    }
+}
+
+/// Runs a command that is a client of some broker.
+fn be_client(command: &millrace_cli::Command) -> ExitCode {
+    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout());
+    let mut notes = std::io::stderr();
+    let done = command.run(&mut Printer { out: &mut out, notes: &mut notes });
+    match done.and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = out.flush();
+            let advice = failure.advice().map_or(String::new(), |advice| format!("\n  {advice}"));
+            fail(&format!("millrace: {failure}{advice}"), 1)
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub use by_topic::{AcksAll, ByTopic, WriteMode};
 pub use describe::{Described, Source, Synonym};
 pub use key::{BadValue, Key};
 pub use listener::{Listener, Listeners};
-pub use settings::{ConfigError, Origin, nearest};
+pub use settings::{ConfigError, Origin};
 pub use topic::{CleanupPolicy, StoredCodec, TimestampType, TopicConfig, check_topic};
 pub use topic_keys::TOPIC_KEYS;
 

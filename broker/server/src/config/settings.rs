@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use millrace_cli::nearest;
+
 use super::key::{BadValue, Key, Kind, Range, Treatment};
 use super::obsolete::{self, Obsolete};
 use super::{broker_key, properties};
@@ -182,15 +184,6 @@ impl Settings {
         let origin = self.get(key).map_or(Origin::Code, |setting| setting.origin.clone());
         ConfigError::Refused { origin, key: key.into(), value: value.into(), reason: reason.into() }
     }
-}
-
-/// The known name nearest to a mistyped one, if one is near enough to be meant.
-pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
-        .filter(|(likeness, _)| *likeness > 0.6)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, known)| known)
 }
 
 /// What a key takes, in a few words.

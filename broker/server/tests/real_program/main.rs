@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests report what they skip")]
 
 mod bad_input;
+mod commands;
 mod fetch_sessions;
 mod foreign_clients;
 mod process;
