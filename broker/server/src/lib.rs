@@ -3,6 +3,7 @@
 //! [`start`] is the one entry for the `millrace` program, the tests and loadgen's embedded broker.
 //! `docs/ARCHITECTURE.md` follows a request through these modules.
 
+mod admission;
 pub mod banner;
 pub mod cli;
 pub mod config;

@@ -41,6 +41,9 @@ pub(crate) const MAILBOX_MESSAGES: usize = 1024;
 /// Bytes of records in one fetch answer, whatever the client allows: Kafka's `fetch.max.bytes`.
 pub(crate) const FETCH_RESPONSE_BYTES: usize = 55 << 20;
 
+/// Records of one batch whose faults a produce answer lists.
+pub(crate) const RECORD_ERRORS: usize = 1_000;
+
 /// Partitions in all fetch sessions of one shard: about 100 MiB.
 pub(crate) const SESSION_PARTITIONS: usize = 500_000;
 

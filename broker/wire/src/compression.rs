@@ -74,12 +74,22 @@ impl Compression {
 
     /// Appends `bytes`, compressed at the library's usual level, to `out`.
     pub fn compress(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
+        self.compress_at(None, bytes, out)
+    }
+
+    /// As [`Compression::compress`], at a level of gzip (1 to 9) or zstd; the others have one.
+    pub fn compress_at(
+        self,
+        level: Option<i32>,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), CompressionError> {
         let result = match self {
             Compression::None => out.write_all(bytes),
-            Compression::Gzip => gzip(bytes, out),
+            Compression::Gzip => gzip(level, bytes, out),
             Compression::Snappy => snappy(bytes, out),
             Compression::Lz4 => lz4(bytes, out),
-            Compression::Zstd => zstd::stream::copy_encode(bytes, out, 0),
+            Compression::Zstd => zstd::stream::copy_encode(bytes, out, level.unwrap_or(0)),
         };
         result.map_err(|source| CompressionError::Corrupt { compression: self, source })
     }
@@ -131,8 +141,10 @@ fn read_bounded(reader: impl Read, bytes_max: usize, out: &mut Vec<u8>) -> io::R
     reader.take((bytes_max as u64).saturating_add(1)).read_to_end(out).map(|_| ())
 }
 
-fn gzip(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+fn gzip(level: Option<i32>, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let level = level.and_then(|level| u32::try_from(level).ok());
+    let level = level.map_or_else(Default::default, flate2::Compression::new);
+    let mut encoder = flate2::write::GzEncoder::new(out, level);
     encoder.write_all(bytes)?;
     encoder.finish().map(|_| ())
 }

@@ -163,6 +163,7 @@ fn rebuild(batch: &Batch<'_>) -> Vec<u8> {
         base_offset: header.base_offset,
         partition_leader_epoch: header.partition_leader_epoch,
         compression: Compression::None,
+        level: None,
         producer_id: header.producer_id,
         producer_epoch: header.producer_epoch,
         base_sequence: header.base_sequence,

@@ -26,6 +26,7 @@ const JAVA: &str = "names a Java class, and there is no Java here";
 const JMX: &str = "metrics are not gathered the Java way";
 const KRAFT: &str = "the controller is embedded in the broker";
 const OFFSETSCODEC: &str = "offsets are stored uncompressed";
+pub(super) const LZ4: &str = "the lz4 encoder has one level";
 pub(super) const PREALLOC: &str = "space is prepared ahead in steps that follow the write rate";
 const PURGE: &str = "waiting requests and housekeeping are kept by other means";
 const QUEUE: &str = "reading stops by the memory budget instead: millrace.memory.bytes";
@@ -88,13 +89,13 @@ pub static BROKER_KEYS: &[Key] = &[
         "A broker whose heartbeats stop this long is fenced."),
     key("client.quota.callback.class", Class, None, Any, Low, No, Refused(JAVA),
         "Java class that computes client quotas."),
-    key("compression.gzip.level", Int, Some("-1"), BetweenOr(1, 9, -1), Medium, Yes, Noted(UNBUILT),
+    key("compression.gzip.level", Int, Some("-1"), BetweenOr(1, 9, -1), Medium, Yes, Honoured,
         "Level used when the broker compresses with gzip."),
-    key("compression.lz4.level", Int, Some("9"), Between(1, 17), Medium, Yes, Noted(UNBUILT),
+    key("compression.lz4.level", Int, Some("9"), Between(1, 17), Medium, Yes, Noted(LZ4),
         "Level used when the broker compresses with lz4."),
-    key("compression.type", String, Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), High, Yes, Noted(UNBUILT),
+    key("compression.type", String, Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), High, Yes, Honoured,
         "Codec in which batches are stored; `producer` keeps what the client sent."),
-    key("compression.zstd.level", Int, Some("3"), Between(-131_072, 22), Medium, Yes, Noted(UNBUILT),
+    key("compression.zstd.level", Int, Some("3"), Between(-131_072, 22), Medium, Yes, Honoured,
         "Level used when the broker compresses with zstd."),
     key("config.providers", List, Some(""), Any, Low, Yes, Refused(JAVA),
         "Java classes that fetch configuration values from elsewhere."),

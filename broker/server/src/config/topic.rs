@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use millrace_wire::compression::Compression;
+
 use super::broker::{Config, ConfigMap, Layers};
 use super::key::{Key, Treatment};
 use super::typed::{FromText, typed};
@@ -31,6 +33,21 @@ impl FromText for StoredCodec {
             "zstd" => Self::Zstd,
             _ => return None,
         })
+    }
+}
+
+impl TopicConfig {
+    /// How a batch that came in with `source` is stored, and at which level if that is not the
+    /// usual one.
+    pub fn stored_compression(&self, source: Compression) -> (Compression, Option<i32>) {
+        match self.compression {
+            StoredCodec::Producer => (source, None),
+            StoredCodec::Uncompressed => (Compression::None, None),
+            StoredCodec::Gzip => (Compression::Gzip, Some(self.gzip_level)),
+            StoredCodec::Snappy => (Compression::Snappy, None),
+            StoredCodec::Lz4 => (Compression::Lz4, None),
+            StoredCodec::Zstd => (Compression::Zstd, Some(self.zstd_level)),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every topic key of Kafka 4.3: name, type, default, range, what Millrace does with it, the broker
 //! keys it inherits from (in order, with the factor to its unit), and what it means.
 
-use super::broker_keys::{CLUSTER, COMPACT, PREALLOC, TIER, UNBUILT};
+use super::broker_keys::{CLUSTER, COMPACT, LZ4, PREALLOC, TIER, UNBUILT};
 use super::key::Kind::{self, Boolean, Double, Int, List, Long, String};
 use super::key::Range::{self, Any, AtLeast, Between, BetweenOr, OneOf, ThrottledReplicas};
 use super::key::Treatment::{self, Honoured, Noted, Refused};
@@ -26,16 +26,16 @@ pub static TOPIC_KEYS: &[Key] = &[
     topic_key("cleanup.policy", List, Some("delete"), OneOf(&["compact", "delete"]), Honoured,
         &[("log.cleanup.policy", 1)],
         "What happens to old segments: `delete`, `compact` or both; empty: nothing."),
-    topic_key("compression.gzip.level", Int, Some("-1"), BetweenOr(1, 9, -1), Noted(UNBUILT),
+    topic_key("compression.gzip.level", Int, Some("-1"), BetweenOr(1, 9, -1), Honoured,
         &[("compression.gzip.level", 1)],
         "Level used when the broker compresses with gzip."),
-    topic_key("compression.lz4.level", Int, Some("9"), Between(1, 17), Noted(UNBUILT),
+    topic_key("compression.lz4.level", Int, Some("9"), Between(1, 17), Noted(LZ4),
         &[("compression.lz4.level", 1)],
         "Level used when the broker compresses with lz4."),
-    topic_key("compression.type", String, Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Noted(UNBUILT),
+    topic_key("compression.type", String, Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Honoured,
         &[("compression.type", 1)],
         "Codec in which batches are stored; `producer` keeps what the client sent."),
-    topic_key("compression.zstd.level", Int, Some("3"), Between(-131_072, 22), Noted(UNBUILT),
+    topic_key("compression.zstd.level", Int, Some("3"), Between(-131_072, 22), Honoured,
         &[("compression.zstd.level", 1)],
         "Level used when the broker compresses with zstd."),
     topic_key("delete.retention.ms", Long, Some("86400000"), AtLeast(0), Noted(COMPACT),

@@ -6,24 +6,21 @@
 //! the disk or for another shard are entered later at their place.
 //!
 //! Sources: KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids), Kafka's
-//! `ReplicaManager.appendRecords` and `LogValidator`.
+//! `ReplicaManager.appendRecords`; what may be stored is said in `crate::admission`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_io::Io;
-use millrace_wire::batch::{self, BatchBuilder, BatchError, BatchOptions};
-use millrace_wire::compression::{Compression, CompressionError};
 use millrace_wire::messages::ProduceRequest;
 use millrace_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use millrace_wire::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse,
 };
-use millrace_wire::{ErrorCode, Wire as _, Writer, message_set};
+use millrace_wire::{ErrorCode, Wire as _, Writer};
 
-use crate::config::TimestampType;
+use crate::admission::{Refusal, Rules};
 use crate::connection::Slot;
-use crate::limits;
 use crate::metadata::Topic;
 use crate::partitions::{AppendAnswer, Durability, PartitionId, Then, Ticket};
 use crate::produce::{AppendTask, Appending};
@@ -36,12 +33,6 @@ struct Progress {
     outstanding: u32,
     failed: Option<ErrorCode>,
     durability: Option<Durability>,
-}
-
-/// Why records are refused, as the response says it.
-struct Refusal {
-    error: ErrorCode,
-    message: Option<&'static str>,
 }
 
 pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
@@ -89,20 +80,21 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
 impl Progress {
     /// Writes one partition of the response.
     fn put_part(&mut self, index: i32, appending: Result<Appending, Refusal>) {
-        let (answer, message) = match appending {
+        let (answer, refusal) = match appending {
             Ok(Appending::Done(answer)) => (answer, None),
             Ok(Appending::Waiting(answer)) => {
                 self.outstanding += 1;
                 (answer, None)
             }
-            Err(refusal) => (AppendAnswer::failed(refusal.error), refusal.message),
+            Err(refusal) => (AppendAnswer::failed(refusal.error), Some(refusal)),
         };
         if answer.error != ErrorCode::NONE {
             self.failed = Some(answer.error);
         }
-        let errors = message.map(|message| BatchIndexAndErrorMessage {
-            batch_index: 0,
-            batch_index_error_message: Some(message),
+        let faults = refusal.iter().flat_map(|refusal| &refusal.records);
+        let record_errors = faults.map(|(index, fault)| BatchIndexAndErrorMessage {
+            batch_index: *index,
+            batch_index_error_message: Some(fault),
             ..Default::default()
         });
         PartitionProduceResponse {
@@ -111,8 +103,8 @@ impl Progress {
             base_offset: answer.base_offset,
             log_append_time_ms: answer.log_append_time_ms,
             log_start_offset: answer.log_start,
-            record_errors: errors.as_slice().into(),
-            error_message: message,
+            record_errors: record_errors.collect(),
+            error_message: refusal.as_ref().and_then(|refusal| refusal.message),
             ..Default::default()
         }
         .write(&mut self.writer)
@@ -142,12 +134,6 @@ impl Progress {
         }
         shard.set_slot(request.head.id, Slot::Produce { reply, outstanding, version });
         Outcome::Wait
-    }
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(error: ErrorCode) -> Self {
-        Self { error, message: None }
     }
 }
 
@@ -181,20 +167,10 @@ fn append_part<I: Io>(
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into());
     }
     let records = part.records.as_ref().map_or(&[][..], |records| records.bytes());
-    if request.head.version < 3 && message_set::magic(records).is_some_and(|magic| magic < 2) {
-        let batch = convert(shard, records)?;
-        check_records(shard, topic, request.head.version, &batch)?;
-        return Ok(append_or_forward(
-            shard,
-            request,
-            topic,
-            part.index,
-            progress,
-            Sent::Made(batch),
-        ));
-    }
-    check_records(shard, topic, request.head.version, records)?;
-    let sent = Sent::Received(records);
+    let Shard { topic_configs, io, scratch, .. } = shard;
+    let (version, now_ms) = (request.head.version, io.wall_clock_ms());
+    let rules = Rules { topic: &topic_configs[&topic.id], now_ms, version };
+    let sent = rules.admit(records, scratch)?.map_or(Sent::Received(records), Sent::Made);
     Ok(append_or_forward(shard, request, topic, part.index, progress, sent))
 }
 
@@ -235,99 +211,4 @@ fn append_or_forward<I: Io>(
     };
     shard.mailbox.post(owner, Message::Append(task));
     Appending::Waiting(AppendAnswer::failed(ErrorCode::UNKNOWN_SERVER_ERROR))
-}
-
-/// A message set of versions 0 to 2 as one batch, compressed as its first message was.
-fn convert<I: Io>(shard: &mut Shard<I>, records: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let mut builder = BatchBuilder::new();
-    let scratch = &mut shard.scratch;
-    let compression =
-        message_set::append_to_builder(records, &mut builder, scratch, limits::DECOMPRESSED_BYTES)
-            .map_err(|error| refusal(&error))?;
-    if builder.record_count() == 0 {
-        return Err(ErrorCode::INVALID_RECORD.into());
-    }
-    let options = BatchOptions { compression, ..BatchOptions::default() };
-    let batch = builder.finish(&options).map_err(|error| refusal(&BatchError::from(error)))?;
-    Ok(batch.to_vec())
-}
-
-/// Kafka's rules for what a client may produce (`LogValidator`): one whole batch with a right
-/// checksum, as many records as it says, not too large, not too far from now.
-fn check_records<I: Io>(
-    shard: &mut Shard<I>,
-    topic: &Topic,
-    version: i16,
-    records: &[u8],
-) -> Result<(), Refusal> {
-    let batch = batch::validate(records).map_err(|error| refusal(&error))?;
-    let header = *batch.header();
-    if header.is_transactional() {
-        return Err(ErrorCode::INVALID_TXN_STATE.into());
-    }
-    if version < 7 && matches!(header.compression(), Ok(Compression::Zstd)) {
-        return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE.into());
-    }
-    let config = Arc::clone(&shard.topic_configs[&topic.id]);
-    if usize::try_from(config.max_message_bytes).is_ok_and(|max| records.len() > max) {
-        return Err(ErrorCode::MESSAGE_TOO_LARGE.into());
-    }
-    if usize::try_from(config.segment_bytes).is_ok_and(|max| records.len() > max) {
-        return Err(ErrorCode::RECORD_LIST_TOO_LARGE.into());
-    }
-    if config.timestamp_type == TimestampType::CreateTime {
-        let ahead = header.max_timestamp.saturating_sub(shard.io.wall_clock_ms());
-        if ahead > config.timestamp_after_max_ms
-            || ahead.saturating_neg() > config.timestamp_before_max_ms
-        {
-            return Err(Refusal {
-                error: ErrorCode::INVALID_TIMESTAMP,
-                message: Some("Timestamp is out of the range the topic allows"),
-            });
-        }
-    }
-    let scratch = &mut shard.scratch;
-    if config.cleanup_policy.compact {
-        let found = batch
-            .records(scratch, limits::DECOMPRESSED_BYTES)
-            .map_err(|error| refusal(&error))?
-            .any(|record| record.is_ok_and(|record| record.key.is_none()));
-        if found {
-            return Err(Refusal {
-                error: ErrorCode::INVALID_RECORD,
-                message: Some("Compacted topic cannot accept message without key"),
-            });
-        }
-    }
-    batch.validate_records(scratch, limits::DECOMPRESSED_BYTES).map_err(|error| refusal(&error))
-}
-
-fn refusal(error: &BatchError) -> Refusal {
-    let (error, message) = match error {
-        BatchError::Crc { .. } | BatchError::Length(_) => (ErrorCode::CORRUPT_MESSAGE, None),
-        BatchError::Magic(magic) if !(0..=1).contains(magic) => (ErrorCode::CORRUPT_MESSAGE, None),
-        BatchError::Truncated { .. } => {
-            (ErrorCode::INVALID_RECORD, Some("the batch is longer than the records sent"))
-        }
-        BatchError::Compression(CompressionError::Unknown(_)) => {
-            (ErrorCode::UNSUPPORTED_COMPRESSION_TYPE, None)
-        }
-        BatchError::Magic(_) => (ErrorCode::INVALID_RECORD, Some("only magic 2 is taken here")),
-        BatchError::Trailing(_) => {
-            (ErrorCode::INVALID_RECORD, Some("a partition takes one batch of a request"))
-        }
-        BatchError::Control => {
-            (ErrorCode::INVALID_RECORD, Some("clients must not write control records"))
-        }
-        BatchError::Count { .. } => {
-            (ErrorCode::INVALID_RECORD, Some("the count of records contradicts their offsets"))
-        }
-        BatchError::Sequence { .. } => {
-            (ErrorCode::INVALID_RECORD, Some("an idempotent producer's batch needs a sequence"))
-        }
-        BatchError::Record(_) | BatchError::Field(_) | BatchError::Compression(_) => {
-            (ErrorCode::INVALID_RECORD, Some("the records are not what the batch says they are"))
-        }
-    };
-    Refusal { error, message }
 }

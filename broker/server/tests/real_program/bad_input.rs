@@ -1,11 +1,11 @@
 //! Whatever bytes arrive, the broker answers with a protocol error or closes that connection, and
 //! serves everyone else as before in bounded memory.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::process::Broker;
 use crate::programs::Names;
-use crate::raw::{self, Bytes, Connection, Outcome};
+use crate::raw::{self, Bytes, Connection, Outcome, produce_when_ready, spoilt};
 
 const MEMORY_MAX: u64 = 256 << 20;
 /// Frames of real clients, kept by clients/python/capture.py.
@@ -26,18 +26,6 @@ fn assert_well(broker: &mut Broker) {
         assert!(broker.is_running(), "the broker ended; log:\n{}", broker.log());
         let resident = broker.resident_bytes();
         assert!(resident < MEMORY_MAX, "{resident} bytes resident");
-    }
-}
-
-/// Apache Kafka answers UNKNOWN_TOPIC_OR_PARTITION or NOT_LEADER_OR_FOLLOWER for a moment after it
-/// has created a topic.
-fn produce_when_ready(good: &mut Connection, topic: &str, batch: &[u8]) -> (i16, i64) {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        let answer = raw::produce(good, topic, batch);
-        if !matches!(answer.0, 3 | 6) || Instant::now() > end {
-            return answer;
-        }
     }
 }
 
@@ -100,17 +88,6 @@ fn any_version_of_api_versions_is_answered() {
     }
 }
 
-/// `batch` with one field replaced; the CRC is made right again unless the field lies before it.
-fn spoilt(position: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut batch = raw::batch(b"value");
-    batch[position..position + bytes.len()].copy_from_slice(bytes);
-    if position < 21 {
-        return batch;
-    }
-    let magic = batch[16] as i8;
-    raw::seal(batch.split_off(21), magic)
-}
-
 #[test]
 fn bad_batches_get_an_error_and_store_nothing() {
     const CORRUPT_MESSAGE: i16 = 2;
@@ -128,6 +105,7 @@ fn bad_batches_get_an_error_and_store_nothing() {
         ("a count of 0 with one record", spoilt(57, &[0, 0, 0, 0]), INVALID_RECORD),
         ("a negative count", spoilt(57, &[0xff; 4]), INVALID_RECORD),
         ("a last offset that is no sum of the count", spoilt(23, &[0, 0, 0, 7]), INVALID_RECORD),
+        ("a base offset of 7", spoilt(0, &[0, 0, 0, 0, 0, 0, 0, 7]), INVALID_RECORD),
         ("two batches in one partition", two, INVALID_RECORD),
     ];
     let mut broker = Broker::start(&[]);

@@ -10,3 +10,4 @@ mod process;
 mod programs;
 mod raw;
 mod start_up;
+mod topic_settings;

@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -135,6 +135,29 @@ pub(crate) fn seal(after_crc: Vec<u8>, magic: i8) -> Vec<u8> {
     head.raw(&crc.to_be_bytes()).raw(&after_crc).0
 }
 
+/// As [`produce`]; Apache Kafka answers UNKNOWN_TOPIC_OR_PARTITION or NOT_LEADER_OR_FOLLOWER for a
+/// moment after it has created a topic.
+pub(crate) fn produce_when_ready(good: &mut Connection, topic: &str, batch: &[u8]) -> (i16, i64) {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = produce(good, topic, batch);
+        if !matches!(answer.0, 3 | 6) || Instant::now() > end {
+            return answer;
+        }
+    }
+}
+
+/// `batch` with one field replaced; the CRC is made right again unless the field lies before it.
+pub(crate) fn spoilt(position: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut batch = batch(b"value");
+    batch[position..position + bytes.len()].copy_from_slice(bytes);
+    if position < 21 {
+        return batch;
+    }
+    let magic = batch[16] as i8;
+    seal(batch.split_off(21), magic)
+}
+
 /// The error code and base offset of a Produce v3 of `records` to partition 0, acks=all.
 pub(crate) fn produce(connection: &mut Connection, topic: &str, records: &[u8]) -> (i16, i64) {
     let request = Bytes::request(0, 3).i16(-1).i16(-1).i32(10_000).i32(1).string(topic).i32(1);
@@ -164,7 +187,19 @@ pub(crate) fn fetch(connection: &mut Connection, topic: &str, offset: i64) -> (i
 
 /// Creates a topic of one partition by CreateTopics v2; the error code.
 pub(crate) fn create_topic(connection: &mut Connection, topic: &str) -> i16 {
-    let request = Bytes::request(19, 2).i32(1).string(topic).i32(1).i16(1).i32(0).i32(0);
+    create_topic_with(connection, topic, &[])
+}
+
+/// As [`create_topic`], with settings.
+pub(crate) fn create_topic_with(
+    connection: &mut Connection,
+    topic: &str,
+    settings: &[(&str, &str)],
+) -> i16 {
+    let request = Bytes::request(19, 2).i32(1).string(topic).i32(1).i16(1).i32(0);
+    let request = request.i32(i32::try_from(settings.len()).expect("few"));
+    let request =
+        settings.iter().fold(request, |request, (key, value)| request.string(key).string(value));
     let Outcome::Answer(answer) = connection.exchange(&request.i32(10_000).i8(0).0) else {
         panic!("the broker closed the connection of a CreateTopics request");
     };
@@ -179,7 +214,7 @@ pub(crate) fn i32_at(bytes: &[u8], at: usize) -> i32 {
     i32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn i64_at(bytes: &[u8], at: usize) -> i64 {
+pub(crate) fn i64_at(bytes: &[u8], at: usize) -> i64 {
     i64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 

@@ -13,6 +13,8 @@ pub struct BatchOptions {
     pub base_offset: i64,
     pub partition_leader_epoch: i32,
     pub compression: Compression,
+    /// The level at which it compresses, if not the usual one.
+    pub level: Option<i32>,
     pub producer_id: i64,
     pub producer_epoch: i16,
     pub base_sequence: i32,
@@ -28,6 +30,7 @@ impl Default for BatchOptions {
             base_offset: 0,
             partition_leader_epoch: -1,
             compression: Compression::None,
+            level: None,
             producer_id: -1,
             producer_epoch: -1,
             base_sequence: -1,
@@ -140,7 +143,8 @@ impl BatchBuilder {
             compression => {
                 self.compressed.clear();
                 self.compressed.resize(HEADER_BYTES, 0);
-                compression.compress(&self.plain.bytes()[HEADER_BYTES..], &mut self.compressed)?;
+                let plain = &self.plain.bytes()[HEADER_BYTES..];
+                compression.compress_at(options.level, plain, &mut self.compressed)?;
                 &mut self.compressed
             }
         };

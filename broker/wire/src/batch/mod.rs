@@ -348,6 +348,13 @@ pub fn patch_log_append_time(batch: &mut [u8], append_time_ms: i64) {
     patch_crc(batch);
 }
 
+/// Makes the batch one of its producer's timestamps, and renews its checksum.
+pub fn patch_create_time(batch: &mut [u8], max_timestamp_ms: i64) {
+    batch[position::ATTRIBUTES + 1] &= !(LOG_APPEND_TIME as u8);
+    patch(batch, position::MAX_TIMESTAMP, max_timestamp_ms.to_be_bytes());
+    patch_crc(batch);
+}
+
 /// Computes the checksum anew; `batch` must end with its last byte.
 pub fn patch_crc(batch: &mut [u8]) {
     let crc = crc32c(&batch[position::ATTRIBUTES..]);
