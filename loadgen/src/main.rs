@@ -15,6 +15,11 @@ use std::process::ExitCode;
 const NOT_VALID: u8 = 2;
 
 fn main() -> ExitCode {
+    if std::env::args().any(|word| word.starts_with("--zookeeper")) {
+        let lesson = "there is no ZooKeeper here: name a broker with --bootstrap HOST:PORT";
+        let _ = writeln!(std::io::stderr(), "loadgen: {lesson}");
+        return ExitCode::from(2);
+    }
     let command: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
     let command = command.join(" ");
     let done = match Cli::parse().command {

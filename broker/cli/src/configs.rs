@@ -139,6 +139,7 @@ impl Configs {
                 };
                 if self.all || is_own {
                     let source = source_name(setting.source);
+                    let name = if name.is_empty() { "default" } else { &name };
                     table.row([
                         json!(name),
                         json!(setting.key),

@@ -4,19 +4,26 @@
 //! |---|---|
 //! | [`topics`] | kafka-topics |
 //! | [`produce`], [`consume`] | kafka-console-producer, kafka-console-consumer |
-//! | [`configs`] | kafka-configs |
+//! | [`groups`], [`offsets`] | kafka-consumer-groups, kafka-get-offsets |
+//! | [`configs`], [`cluster`] | kafka-configs, kafka-cluster |
+//! | [`log`] | kafka-dump-log |
 //! | [`failure`] | what went wrong, and what to do next |
 //! | [`print`] | tables for people, JSON for programs |
 //!
 //! A command is a `clap` structure whose `run` asks and prints. Flags have the names of Kafka's
 //! tools.
 
+pub mod cluster;
 pub mod configs;
 pub mod consume;
 pub mod failure;
+pub mod groups;
+pub mod log;
+pub mod offsets;
 pub mod print;
 pub mod produce;
 pub mod topics;
+mod when;
 
 pub use failure::{Failure, nearest};
 pub use print::Printer;
@@ -38,8 +45,16 @@ pub enum Command {
     Produce(produce::Produce),
     /// Print the records of a topic.
     Consume(consume::Consume),
+    /// Show, move and delete consumer groups.
+    Groups(groups::Groups),
     /// Show and change settings of topics and brokers.
     Configs(configs::Configs),
+    /// Show where partitions begin and end, or stood at a time.
+    Offsets(offsets::Offsets),
+    /// Print the segments, batches and indexes of a partition's folder.
+    Log(log::Log),
+    /// Show the cluster's id, brokers and API versions.
+    Cluster(cluster::ShowCluster),
 }
 
 impl Command {
@@ -49,7 +64,11 @@ impl Command {
             Self::Topics(topics) => topics.run(printer),
             Self::Produce(produce) => produce.run(printer),
             Self::Consume(consume) => consume.run(printer),
+            Self::Groups(groups) => groups.run(printer),
             Self::Configs(configs) => configs.run(printer),
+            Self::Offsets(offsets) => offsets.run(printer),
+            Self::Log(log) => log.run(printer),
+            Self::Cluster(cluster) => cluster.run(printer),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::failure::{is_true, nearest, properties};
 use crate::{Cluster, Failure, Printer};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use millrace_client::partitioner::partition_of;
 use millrace_client::{Client, ClientError, Options, Outgoing, Producer, TopicPartition};
 use millrace_wire::compression::Compression;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal};
 use std::sync::Arc;
@@ -23,6 +25,8 @@ const EXAMPLES: &str = "Examples:
   millrace produce --topic t --property parse.headers=true --property parse.key=true
       lines such as  source:web,lang:de<TAB>key<TAB>value
   zcat big.gz | millrace produce --topic log --compression-codec zstd --acks 1
+  millrace consume --topic a --from-beginning --timeout-ms 1000 --json | millrace produce --topic b --from-json
+      a copy, with keys, headers and timestamps
 
 Properties: parse.key, key.separator (TAB), parse.headers, headers.delimiter (TAB),
 headers.separator (,), headers.key.separator (:), null.marker (a text that means null).";
@@ -54,6 +58,10 @@ pub struct Produce {
     /// How lines are read, see below; may be repeated.
     #[arg(long, alias = "reader-property", value_name = "KEY=VALUE")]
     property: Vec<String>,
+    /// Each line is a record in JSON, as `consume --json` prints them; its topic, partition and
+    /// offset are not looked at.
+    #[arg(long, conflicts_with = "property")]
+    from_json: bool,
     /// Which write to wait for: all (durable), 1 (written), 0 (none).
     #[arg(long, alias = "request-required-acks", value_parser = ["all", "-1", "1", "0"],
           allow_hyphen_values = true)]
@@ -75,7 +83,7 @@ pub struct Produce {
 impl Produce {
     pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
         let settings = properties("--producer-property", &self.producer_property, SETTINGS)?;
-        let format = LineFormat::new(&self.property)?;
+        let format = LineFormat::new(self.from_json, &self.property)?;
         let acks = self.acks.as_deref().or(settings.get("acks").copied()).unwrap_or("all");
         let codec = self.compression_codec.as_deref();
         let codec = codec.or(settings.get("compression.type").copied()).unwrap_or("none");
@@ -237,6 +245,7 @@ fn read_lines() -> Receiver<io::Result<Vec<u8>>> {
 /// How a line is taken apart.
 #[derive(Debug)]
 struct LineFormat {
+    is_json: bool,
     /// What ends the headers, if there are any; what is between them; what follows their names.
     headers: Option<[Vec<u8>; 3]>,
     /// What ends the key, if there is one.
@@ -245,7 +254,7 @@ struct LineFormat {
 }
 
 impl LineFormat {
-    fn new(pairs: &[String]) -> Result<Self, Failure> {
+    fn new(is_json: bool, pairs: &[String]) -> Result<Self, Failure> {
         let given = properties("--property", pairs, PROPERTIES)?;
         let text = |key: &str, default: &str| given.get(key).copied().unwrap_or(default).into();
         let headers = is_true(&given, "parse.headers", false).then(|| {
@@ -260,11 +269,15 @@ impl LineFormat {
         if headers.iter().flatten().chain(&key).any(Vec::is_empty) {
             return Err(Failure::Usage("--property: a separator cannot be empty".into()));
         }
-        Ok(Self { headers, key, null_marker })
+        Ok(Self { is_json, headers, key, null_marker })
     }
 
     /// Kafka: `LineMessageReader`: headers, key, value.
     fn parse(&self, line: &[u8], number: u64) -> Result<Outgoing, Failure> {
+        if self.is_json {
+            let parsed = parse_json(line);
+            return parsed.map_err(|what| Failure::Usage(format!("line {number}: {what}")));
+        }
         let mut rest = line;
         let mut cut = |separator: &[u8], what: &str| {
             let (head, tail) = split(rest, separator).ok_or_else(|| {
@@ -298,6 +311,30 @@ impl LineFormat {
     fn or_null(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         (self.null_marker.as_deref() != Some(bytes)).then(|| bytes.to_vec())
     }
+}
+
+/// The other direction of `consume`'s JSON. A value that is no text is taken as its JSON.
+fn parse_json(line: &[u8]) -> Result<Outgoing, String> {
+    let record: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let bytes = |object: &Value, name: &str| match &object[format!("{name}_base64")] {
+        Value::String(text) => STANDARD.decode(text).map(Some).map_err(|error| error.to_string()),
+        _ => Ok(match &object[name] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone().into_bytes()),
+            other => Some(other.to_string().into_bytes()),
+        }),
+    };
+    if !record.is_object() {
+        return Err("not a JSON object".into());
+    }
+    let mut headers = Vec::new();
+    for header in record["headers"].as_array().into_iter().flatten() {
+        let name = bytes(header, "key")?.ok_or("a header without a key")?;
+        headers.push((String::from_utf8_lossy(&name).into_owned(), bytes(header, "value")?));
+    }
+    let timestamp = record["timestamp"].as_i64().unwrap_or_else(now_ms);
+    let (key, value) = (bytes(&record, "key")?, bytes(&record, "value")?);
+    Ok(Outgoing { key, value, headers, timestamp })
 }
 
 fn split<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
@@ -355,7 +392,7 @@ mod tests {
 
     fn parsed(properties: &[&str], line: &str) -> Result<String, String> {
         let pairs: Vec<String> = properties.iter().map(|&pair| pair.to_owned()).collect();
-        let format = LineFormat::new(&pairs).map_err(|error| error.to_string())?;
+        let format = LineFormat::new(false, &pairs).map_err(|error| error.to_string())?;
         let record = format.parse(line.as_bytes(), 7).map_err(|error| error.to_string())?;
         let text = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map_or("null".into(), |b| String::from_utf8_lossy(b).into_owned())

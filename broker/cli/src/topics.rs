@@ -154,6 +154,9 @@ impl Topics {
             }))
         });
         let exists = Some(ErrorCode::TOPIC_ALREADY_EXISTS);
+        if made.is_ok() {
+            client.wait_for_topic(name)?;
+        }
         match made {
             Err(error) if self.if_not_exists && error.code() == exists => {}
             Err(error) => return Err(error.into()),

@@ -274,6 +274,19 @@ impl Client {
         self.find_topic(name, true)
     }
 
+    /// Waits until a topic that was just made is known: Kafka answers before its brokers know it.
+    pub fn wait_for_topic(&mut self, name: &str) -> Result<(), ClientError> {
+        let start = Instant::now();
+        loop {
+            match self.topic(name) {
+                Err(ClientError::UnknownTopic { .. }) if start.elapsed() < APPEARS_WITHIN => {
+                    self.pause()?;
+                }
+                found => return found.map(|_| ()),
+            }
+        }
+    }
+
     fn find_topic(&mut self, name: &str, create: bool) -> Result<Topic, ClientError> {
         if let Some(topic) = self.topics.get(name) {
             return Ok(topic.clone());

@@ -2,13 +2,20 @@
 //! there, exchange with a foreign client, and what is said about mistakes.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::foreign_clients::KAFKA_PYTHON;
 use crate::process::{self, Broker};
-use crate::programs::Names;
+use crate::programs::{Names, Run};
+
+/// Generous because a loaded machine is not a fault.
+const WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs a shell line with `millrace` on the path and the broker in the environment.
 fn shell(bootstrap: &str, line: &str, input: &str) -> Output {
@@ -46,6 +53,69 @@ fn complaint(bootstrap: &str, line: &str) -> String {
     String::from_utf8(output.stderr).expect("UTF-8")
 }
 
+/// A `millrace consume` that runs until it is told to end.
+struct Consumer {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Consumer {
+    fn start(broker: &Broker, flags: &str) -> Self {
+        let mut child = Command::new(process::program())
+            .args(["consume", "-b", broker.bootstrap()])
+            .args(flags.split(' '))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("cargo built the program");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
+        });
+        Self { child, lines }
+    }
+
+    /// The next so many lines, sorted.
+    fn take(&self, count: usize) -> Vec<String> {
+        let next = || self.lines.recv_timeout(WITHIN).expect("another record comes");
+        let mut lines: Vec<String> = (0..count).map(|_| next()).collect();
+        lines.sort();
+        lines
+    }
+
+    /// Ctrl-C. It must end well, and print nothing more.
+    fn interrupt(mut self) {
+        let id = self.child.id().to_string();
+        Command::new("kill").args(["-INT", &id]).status().expect("kill is installed");
+        let status = self.child.wait().expect("it is our child");
+        assert!(status.success(), "after Ctrl-C: {status}");
+        assert_eq!(self.lines.try_iter().collect::<Vec<_>>(), Vec::<String>::new());
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // An already ended process is fine here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until a line prints what is expected.
+fn wait_for(broker: &Broker, line: &str, expected: &str) {
+    let end = Instant::now() + WITHIN;
+    loop {
+        let output = shell(broker.bootstrap(), line, "");
+        let got = String::from_utf8_lossy(&output.stdout).into_owned();
+        if got == expected {
+            return;
+        }
+        assert!(Instant::now() < end, "{line}: not {expected} but {got}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// A line of the page matches when what stands around each `...` does.
 fn matches(expected: &str, got: &str) -> bool {
     let mut parts = expected.split("...");
@@ -81,19 +151,20 @@ fn examples(page: &str) -> Vec<(String, Vec<String>)> {
 fn the_examples_of_the_page_print_what_it_says() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
     let examples = examples(&fs::read_to_string(page).expect("the page is there"));
-    assert!(examples.len() > 15, "only {} examples", examples.len());
+    assert!(examples.len() > 35, "only {} examples", examples.len());
     let broker = Broker::start(&["num.partitions=1"]);
-    let folder = broker.is_own().then(|| broker.data_folder());
+    let folder = broker.is_own().then(|| broker.data_folder().display().to_string());
     for (command, expected) in examples {
         let needs_folder = command.contains("millrace-data");
         let command = match &folder {
-            Some(folder) => command.replace("millrace-data", &folder.display().to_string()),
+            Some(folder) => command.replace("millrace-data", folder),
             None if needs_folder => continue,
             None => command,
         };
         let output = shell(broker.bootstrap(), &command, "");
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8(text).expect("UTF-8");
+        let text = text.replace(folder.as_deref().unwrap_or("millrace-data"), "millrace-data");
         let got: Vec<&str> = text.lines().collect();
         let is_same = got.len() == expected.len()
             && expected.iter().zip(&got).all(|(expected, got)| matches(expected, got.trim_end()));
@@ -134,6 +205,62 @@ fn a_batch_larger_than_the_topic_allows_is_sent_in_pieces() {
     let output = shell(broker.bootstrap(), &format!("millrace produce --topic {topic}"), &long);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("MESSAGE_TOO_LARGE"), "{said}");
+}
+
+#[test]
+fn members_share_a_topic_and_ctrl_c_hands_over_where_it_stopped() {
+    let broker = Broker::start(&[]);
+    let names = Names::fresh();
+    let (topic, group) = (names.topic("shared"), names.topic("group"));
+    printed(&broker, &format!("millrace topics --create --topic {topic} --partitions 4"), "");
+    let flags = format!("--topic {topic} --group {group} --from-beginning");
+    let members = format!(
+        "millrace groups --describe --group {group} --members --json | grep '\"partitions\"' | sort"
+    );
+    let fill = |from: u32, to: u32| {
+        let lines: Vec<String> = (from..to).map(|n| format!("{n:03}\n")).collect();
+        for partition in 0..4 {
+            let line = format!("millrace produce --topic {topic} --partition {partition}");
+            printed(&broker, &line, &lines.concat());
+        }
+    };
+    let first = Consumer::start(&broker, &flags);
+    wait_for(&broker, &members, "    \"partitions\": 4\n");
+    let second = Consumer::start(&broker, &flags);
+    wait_for(&broker, &members, "    \"partitions\": 2\n    \"partitions\": 2\n");
+    fill(0, 100);
+    let twice = |from: u32, to: u32, times: u32| -> Vec<String> {
+        (from..to).flat_map(|n| (0..times).map(move |_| format!("{n:03}"))).collect()
+    };
+    assert_eq!(first.take(200), twice(0, 100, 2));
+    assert_eq!(second.take(200), twice(0, 100, 2));
+    first.interrupt();
+    wait_for(&broker, &members, "    \"partitions\": 4\n");
+    fill(100, 150);
+    assert_eq!(second.take(200), twice(100, 150, 4));
+    second.interrupt();
+    let lag = format!("millrace groups --describe --group {group} --json | grep -c '\"lag\": 0'");
+    assert_eq!(printed(&broker, &lag, ""), "4\n");
+}
+
+/// Bytes that are no text, nulls, empty keys, headers that occur twice, and times: what
+/// kafka-python wrote, printed as JSON, sent from that JSON, is what kafka-python reads.
+#[test]
+fn records_of_kafka_python_come_back_to_it_through_the_commands() {
+    if !KAFKA_PYTHON.is_ready() {
+        return;
+    }
+    let broker = Broker::start(&[]);
+    let theirs = Names::fresh();
+    let ours = theirs.beside();
+    Run::at(&broker, theirs.clone()).phases(KAFKA_PYTHON, &["create", "write"]);
+    let (from, to) = (theirs.topic("codecs"), ours.topic("codecs"));
+    printed(&broker, &format!("millrace topics --create --topic {to} --partitions 3"), "");
+    let consume =
+        format!("millrace consume --topic {from} --from-beginning --max-messages 50 --json");
+    let produce = format!("millrace produce --topic {to} --partition 0 --from-json");
+    printed(&broker, &format!("{consume} | {produce} --compression-codec lz4"), "");
+    Run::at(&broker, ours).phases(KAFKA_PYTHON, &["read"]);
 }
 
 #[test]

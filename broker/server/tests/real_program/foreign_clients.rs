@@ -3,7 +3,8 @@
 use crate::process::Broker;
 use crate::programs::{Names, Program, Run};
 
-const KAFKA_PYTHON: Program = Program::Python { environment: "python", file: "kafka_python.py" };
+pub(crate) const KAFKA_PYTHON: Program =
+    Program::Python { environment: "python", file: "kafka_python.py" };
 const KAFKA_PYTHON_1_4: Program =
     Program::Python { environment: "python-1.4", file: "kafka_python_old.py" };
 const KAFKA_PYTHON_2_0: Program =

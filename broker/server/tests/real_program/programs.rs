@@ -74,6 +74,11 @@ impl Names {
 }
 
 impl Names {
+    /// Another prefix with the same times.
+    pub(crate) fn beside(&self) -> Self {
+        Self { prefix: Self::fresh().prefix, base_ms: self.base_ms }
+    }
+
     /// A topic of this run.
     pub(crate) fn topic(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
