@@ -1,6 +1,7 @@
 //! The `millrace` program: arguments; then a client's command, or configuration, start and a wait
 //! for a signal.
 
+use std::ffi::OsString;
 use std::io::{BufWriter, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,9 +25,15 @@ fn main() -> ExitCode {
         }
         Action::Refuse(text) => return fail(&text, 2),
         Action::Client(command) => return be_client(&command),
-        Action::Serve { file, overrides } => Config::load(file.as_deref(), &overrides)
-            .map_err(|error| error.to_string())
-            .and_then(|config| serve(config, began)),
+        Action::Serve { file, overrides } => {
+            // What is not text is no variable of ours.
+            let text = |(name, value): (OsString, OsString)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            };
+            Config::load(file.as_deref(), std::env::vars_os().filter_map(text), &overrides)
+                .map_err(|error| error.to_string())
+                .and_then(|config| serve(config, began))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -146,15 +146,21 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a properties file, if there is one, and what the command line puts above it.
+    /// Reads a properties file, if there is one, and what the environment and then the command
+    /// line put above it.
     ///
     /// # Errors
     /// One line that names place and key.
-    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[String],
+    ) -> Result<Self, ConfigError> {
         let mut settings = Settings::default();
         if let Some(file) = file {
             settings.add_file(file)?;
         }
+        settings.add_environment(environment)?;
         for pair in overrides {
             settings.add_override(pair)?;
         }

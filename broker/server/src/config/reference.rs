@@ -85,8 +85,15 @@ pub fn as_markdown() -> String {
          Made from the tables in `broker/server/src/config/` by `millrace config --markdown`; a \
          test fails when it is stale.\n\n\
          Names, types, ranges and defaults are those of Kafka 4.3. Values come from the defaults, \
-         the properties file, `--override KEY=VALUE`, and, for keys marked dynamic, the settings \
-         kept in the metadata; the last one wins. An unknown key or a bad value stops the start.\n",
+         the properties file, the environment, `--override KEY=VALUE`, and, for keys marked \
+         dynamic, the settings kept in the metadata; the last one wins. An unknown key or a bad \
+         value stops the start.\n\n\
+         Variables of the environment are named as in container images of Kafka: `KAFKA_` (or \
+         `KAFKA_CFG_`) and the key in capitals, `_` for a dot, `__` for an underscore, `___` for a \
+         hyphen; `KAFKA_LOG_DIRS` is `log.dirs`. With any of them, `CLUSTER_ID` is \
+         `millrace.cluster.id`. A slip in a key's name stops the start; variables for the Java \
+         virtual machine (`KAFKA_HEAP_OPTS`, `KAFKA_OPTS`, `KAFKA_LOG4J_*`, `KAFKA_JMX_*`) and \
+         others that are no keys are ignored, and a note says so.\n",
     );
     for (title, keys) in sections() {
         let _ = writeln!(page, "\n## {title}\n");

@@ -1,4 +1,5 @@
-//! What the user has set: file, command line and code merged, each value checked against the table.
+//! What the user has set: file, environment, command line and code merged, each value checked
+//! against the table.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use super::{broker_key, properties};
 pub enum Origin {
     /// A line of a file.
     File(PathBuf, usize),
+    /// A variable of the environment.
+    Environment(String),
     /// `--override` on the command line.
     Override,
     /// Settings kept in the metadata, changed while the broker runs.
@@ -26,6 +29,7 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Origin::File(path, line) => write!(out, "{}:{line}", path.display()),
+            Origin::Environment(name) => write!(out, "environment, {name}"),
             Origin::Override => write!(out, "--override"),
             Origin::Dynamic => write!(out, "dynamic configuration"),
             Origin::Code => write!(out, "configuration"),
@@ -123,6 +127,9 @@ impl Settings {
             Treatment::Noted(reason) if Some(value) != key.default => {
                 self.note(&origin, name, reason);
             }
+            _ if name == "offsets.topic.replication.factor" && value != "1" => {
+                self.note(&origin, name, "it acts as 1: there is one broker");
+            }
             _ => {}
         }
         self.values.insert(name.into(), Setting { value: value.into(), origin });
@@ -165,7 +172,7 @@ impl Settings {
         Ok(())
     }
 
-    fn note(&mut self, origin: &Origin, key: &str, text: &str) {
+    pub(super) fn note(&mut self, origin: &Origin, key: &str, text: &str) {
         self.notes.push(format!("{origin}: {key}: {text}"));
     }
 

@@ -165,3 +165,154 @@ fn listeners_follow_kafkas_rules() {
         assert!(error.contains(part) && !error.contains('\n'), "{error}");
     }
 }
+
+/// What becomes of a key with a value as the tutorials print it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It does what it says.
+    Honoured,
+    /// Accepted, and a note says why it has no effect or what it is taken as.
+    Noted,
+    /// Notation of the tutorial, which Kafka refuses, too.
+    Malformed,
+}
+
+use Fate::{Honoured, Malformed, Noted};
+
+const OF_TUTORIALS: &[(&str, &str, Fate)] = &[
+    ("broker.id", "1", Honoured),
+    ("listeners", "plaintext://192.168.180.128:9092", Honoured),
+    ("listeners", "PLAINTEXT://:9092", Honoured),
+    ("advertised.listeners", "PLAINTEXT://127.0.0.1:9092", Honoured),
+    ("log.dirs", "/tmp/kafka-logs-1,/tmp/kafka-logs-2", Honoured),
+    ("log.dir", "/tmp/kafka-logs", Honoured),
+    ("port", "6667", Noted),
+    ("host.name", "", Honoured),
+    ("host.name", "localhost", Noted),
+    ("advertised.host.name", "localhost", Noted),
+    ("advertised.port", "6667", Noted),
+    ("message.max.bytes", "1000000", Honoured),
+    ("num.network.threads", "4", Noted),
+    ("num.io.threads", "9", Noted),
+    ("background.threads", "4", Noted),
+    ("queued.max.requests", "400", Noted),
+    ("socket.send.buffer.bytes", "100*1024", Malformed),
+    ("socket.receive.buffer.bytes", "100*1024", Malformed),
+    ("socket.request.max.bytes", "100*1024*1024", Malformed),
+    ("socket.request.max.bytes", "104857600", Honoured),
+    ("log.segment.bytes", "1024*1024*1024", Malformed),
+    ("log.segment.bytes", "1073741824", Honoured),
+    ("log.roll.hours", "24*7", Malformed),
+    ("log.roll.hours", "168", Honoured),
+    ("log.cleanup.policy", "delete", Honoured),
+    ("log.retention.minutes", "7days", Malformed),
+    ("log.retention.minutes", "10080", Honoured),
+    ("log.cleanup.interval.mins", "1", Noted),
+    ("log.retention.bytes", "-1", Honoured),
+    ("log.retention.check.interval.ms", "5minutes", Malformed),
+    ("log.retention.check.interval.ms", "300000", Honoured),
+    ("log.cleaner.enable", "false", Noted),
+    ("log.cleaner.threads", "2", Noted),
+    ("log.cleaner.io.max.bytes.per.second", "None", Malformed),
+    ("log.cleaner.dedupe.buffer.size", "500*1024*1024", Malformed),
+    ("log.cleaner.io.buffer.size", "512*1024", Malformed),
+    ("log.cleaner.io.buffer.load.factor", "0.8", Noted),
+    ("log.cleaner.backoff.ms", "16000", Noted),
+    ("log.cleaner.min.cleanable.ratio", "0.4", Noted),
+    ("log.cleaner.delete.retention.ms", "1day", Malformed),
+    ("log.index.size.max.bytes", "10*1024*1024", Malformed),
+    ("log.index.size.max.bytes", "10485760", Honoured),
+    ("log.index.interval.bytes", "4096", Honoured),
+    ("log.flush.interval.messages", "None", Malformed),
+    ("log.flush.interval.messages", "1", Honoured),
+    ("log.flush.interval.ms", "None", Malformed),
+    ("log.flush.interval.ms", "1000", Honoured),
+    ("log.flush.scheduler.interval.ms", "3000", Honoured),
+    ("log.delete.delay.ms", "60000", Noted),
+    ("log.flush.offset.checkpoint.interval.ms", "60001", Noted),
+    ("auto.create.topics.enable", "true", Honoured),
+    ("default.replication.factor", "1", Honoured),
+    ("num.partitions", "1", Honoured),
+    ("delete.topic.enable", "true", Honoured),
+    ("controller.socket.timeout.ms", "30001", Noted),
+    ("controller.message.queue.size", "10", Noted),
+    ("replica.lag.time.max.ms", "10000", Noted),
+    ("replica.lag.max.messages", "4000", Noted),
+    ("replica.socket.timeout.ms", "30*1000", Malformed),
+    ("replica.socket.receive.buffer.bytes", "64*1024", Malformed),
+    ("replica.fetch.max.bytes", "1024*1024", Malformed),
+    ("replica.fetch.wait.max.ms", "501", Noted),
+    ("replica.fetch.min.bytes", "2", Noted),
+    ("num.replica.fetchers", "2", Noted),
+    ("replica.high.watermark.checkpoint.interval.ms", "5001", Noted),
+    ("controlled.shutdown.enable", "false", Noted),
+    ("controlled.shutdown.max.retries", "3", Noted),
+    ("controlled.shutdown.retry.backoff.ms", "5000", Noted),
+    ("auto.leader.rebalance.enable", "false", Noted),
+    ("leader.imbalance.per.broker.percentage", "10", Noted),
+    ("leader.imbalance.check.interval.seconds", "301", Noted),
+    ("offset.metadata.max.bytes", "4096", Honoured),
+    ("offsets.topic.replication.factor", "1", Honoured),
+    ("offsets.topic.replication.factor", "3", Noted),
+    ("zookeeper.connect", "localhost:2181,localhost:2185", Noted),
+    ("zookeeper.session.timeout.ms", "6000", Noted),
+    ("zookeeper.connection.timeout.ms", "6000", Noted),
+    ("zookeeper.sync.time.ms", "2000", Noted),
+];
+
+#[test]
+fn every_broker_key_of_the_tutorials_is_honoured_noted_or_refused() {
+    for &(key, value, fate) in OF_TUTORIALS {
+        let found = match Config::of([(key, value)]) {
+            Ok(config) if config.notes().is_empty() => {
+                assert!(value.is_empty() || is_honoured(key), "{key}: accepted without a word");
+                Honoured
+            }
+            Ok(config) => {
+                assert!(config.notes().iter().all(|note| note.contains(key)), "{key}");
+                Noted
+            }
+            Err(error) => {
+                let error = error.to_string();
+                assert!(error.contains(key) && error.contains(value), "{error}");
+                Malformed
+            }
+        };
+        assert_eq!(found, fate, "{key}={value}");
+    }
+}
+
+fn is_honoured(name: &str) -> bool {
+    let inherits = |key: &Key| key.inherits.iter().any(|(broker_key, _)| *broker_key == name);
+    broker_key(name).is_some_and(|key| key.treatment == Treatment::Honoured)
+        && (TOPIC_KEYS.iter().all(|key| !inherits(key) || key.treatment == Treatment::Honoured))
+}
+
+#[test]
+fn every_topic_key_of_the_tutorials_is_taken() {
+    let rows = [
+        ("max.message.bytes", "64000"),
+        ("flush.messages", "1"),
+        ("segment.bytes", "1048576"),
+        ("segment.ms", "60000"),
+        ("cleanup.policy", "compact"),
+        ("retention.ms", "-1"),
+        ("retention.bytes", "1000000"),
+        ("min.cleanable.dirty.ratio", "0.1"),
+        ("delete.retention.ms", "100"),
+        ("segment.index.bytes", "1000"),
+    ];
+    for (key, value) in rows {
+        let taken = check_topic(&Config::default(), [(key, Some(value))]);
+        assert_eq!(taken.map(|own| own[key].clone()).as_deref(), Ok(value), "{key}");
+    }
+}
+
+/// Keys of producers and consumers in a broker's file are mistakes.
+#[test]
+fn keys_of_clients_are_unknown() {
+    for key in ["bootstrap.servers", "metadata.broker.list", "group.id", "request.required.acks"] {
+        let error = Config::of([(key, "1")]).expect_err(key).to_string();
+        assert!(error.contains("unknown key"), "{error}");
+    }
+}

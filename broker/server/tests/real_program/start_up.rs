@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -160,4 +160,29 @@ fn a_server_properties_of_a_tutorial_starts_the_broker() {
         assert!(broker.log().contains("zookeeper.connect"), "a note about it in {}", broker.log());
         broker.restart_cleanly();
     }
+}
+
+/// The variables of the images apache/kafka and confluentinc/cp-kafka.
+#[test]
+fn a_containers_environment_configures_the_broker() {
+    let folder = Folder::new();
+    let said = |name: &str, value: &str| {
+        let data = folder.0.join("data").display().to_string();
+        let mut command = Command::new(process::program());
+        command.env("KAFKA_LISTENERS", "PLAINTEXT://127.0.0.1:0").env("KAFKA_LOG_DIRS", data);
+        command.env("KAFKA_NODE_ID", "7").env("KAFKA_HEAP_OPTS", "-Xmx1g").env(name, value);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("cargo built the program");
+        let mut first = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut first).expect("UTF-8");
+        let _ = child.kill();
+        let output = child.wait_with_output().expect("it is our child");
+        (first, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (first, notes) = said("KAFKA_BROKERS", "localhost:9092");
+    assert!(first.contains("node 7"), "{first}");
+    assert!(notes.contains("KAFKA_HEAP_OPTS") && notes.contains("KAFKA_BROKERS"), "{notes}");
+    let (first, error) = said("KAFKA_NUM_PARTITION", "3");
+    assert!(first.is_empty() && error.contains("the nearest is num.partitions"), "{first}{error}");
 }
