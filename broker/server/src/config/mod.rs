@@ -1,8 +1,8 @@
 //! Kafka's `server.properties` names and our own: one table of keys, and all that is made from it.
 //!
-//! `broker_keys` and `topic_keys` are the tables; `settings` merges file, `environment`, command line
-//! and code and refuses what is wrong; `broker` and `topic` are the typed values; `describe` answers
-//! DescribeConfigs; `reference` writes the documentation.
+//! `broker_keys` and `topic_keys` are the tables; `settings` merges file, `environment`, command
+//! line and code and refuses what is wrong; `broker` and `topic` are the typed values; `describe`
+//! answers DescribeConfigs; `reference` writes the documentation.
 
 mod broker;
 mod broker_keys;
