@@ -34,7 +34,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// What `millrace` can do as a client.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -95,11 +97,21 @@ impl Cluster {
     }
 }
 
-/// Ctrl-C and SIGTERM raise the flag; a second one ends the process at once.
+/// Ctrl-C and SIGTERM raise the flag; another one, if it is not the same sent twice (as by
+/// timeout(1), to the process and to its group), ends the process at once.
 pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> io::Result<()> {
+    let is_waiting_long = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 130, Arc::clone(stop))?;
+        flag::register_conditional_shutdown(signal, 130, Arc::clone(&is_waiting_long))?;
         flag::register(signal, Arc::clone(stop))?;
     }
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(100));
+        }
+        thread::sleep(Duration::from_millis(300));
+        is_waiting_long.store(true, Ordering::Relaxed);
+    });
     Ok(())
 }

@@ -38,7 +38,7 @@ pub struct Topics {
     #[arg(long, group = "action")]
     describe: bool,
     /// Add partitions.
-    #[arg(long, group = "action", requires_all = ["topic", "partitions"])]
+    #[arg(long, group = "action", requires = "topic")]
     alter: bool,
     /// Remove topics with all their records.
     #[arg(long, group = "action", requires = "topic")]
@@ -53,8 +53,10 @@ pub struct Topics {
     #[arg(long)]
     replication_factor: Option<i16>,
     /// A setting of the new topic; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", requires = "create")]
+    #[arg(long, value_name = "KEY=VALUE")]
     config: Vec<String>,
+    #[arg(long, hide = true, alias = "deleteConfig")]
+    delete_config: Vec<String>,
     /// It is no error if the topic is there already.
     #[arg(long, requires = "create")]
     if_not_exists: bool,
@@ -73,6 +75,9 @@ pub struct Topics {
 
 impl Topics {
     pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+        if !self.create {
+            self.refuse_settings()?;
+        }
         let mut client = self.cluster.connect(Options::default())?;
         if self.create {
             return self.topic.iter().try_for_each(|name| self.create(&mut client, name, printer));
@@ -99,6 +104,23 @@ impl Topics {
             }
         }
         Ok(())
+    }
+
+    /// Settings of a topic that exists are not changed here, as in Kafka since 3.0.
+    fn refuse_settings(&self) -> Result<(), Failure> {
+        let change = match (&self.config[..], &self.delete_config[..]) {
+            ([], []) if self.alter && self.partitions.is_none() => {
+                return Err(Failure::Usage("--alter needs --partitions COUNT".into()));
+            }
+            ([], []) => return Ok(()),
+            ([], keys) => format!("--delete-config {}", keys.join(",")),
+            (pairs, _) => format!("--add-config {}", pairs.join(",")),
+        };
+        Err(Failure::Usage(format!(
+            "settings of a topic that exists are changed by another command:\n  millrace configs \
+             --alter --entity-type topics --entity-name {} {change}",
+            self.topic.first().map_or("TOPIC", String::as_str),
+        )))
     }
 
     /// The topics named, or all.

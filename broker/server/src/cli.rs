@@ -1,7 +1,7 @@
 //! The command line: what it accepts, what it teaches, and what it says about mistakes.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -95,7 +95,10 @@ pub enum Action {
 
 /// Reads the command line, the program's name first.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Action {
-    let line: Vec<OsString> = line.into_iter().collect();
+    let mut line: Vec<OsString> = line.into_iter().collect();
+    if let Some(command) = line.first().and_then(|name| command_of_tool(name)) {
+        line.splice(..1, ["millrace".into(), command.into()]);
+    }
     let words = || line.iter().skip(1).filter_map(|word| word.to_str());
     let is_client = words()
         .next()
@@ -132,6 +135,21 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Action {
             Action::Refuse(format!("{error}{}", hint.unwrap_or_default()))
         }
     }
+}
+
+/// The command that stands for one of Kafka's tools, when a link of that name leads here.
+fn command_of_tool(name: &OsStr) -> Option<&'static str> {
+    Some(match Path::new(name).file_stem()?.to_str()? {
+        "kafka-topics" => "topics",
+        "kafka-console-producer" => "produce",
+        "kafka-console-consumer" => "consume",
+        "kafka-consumer-groups" => "groups",
+        "kafka-configs" => "configs",
+        "kafka-get-offsets" => "offsets",
+        "kafka-dump-log" => "log",
+        "kafka-server-start" => "serve",
+        _ => return None,
+    })
 }
 
 /// Options of Kafka's own scripts that mean nothing here, and what to do instead.
@@ -191,6 +209,7 @@ mod tests {
             ("millrace", serve(None, &[])),
             ("millrace serve", serve(None, &[])),
             ("millrace serve x.properties", serve(Some("x.properties"), &[])),
+            ("bin/kafka-server-start.sh x.properties", serve(Some("x.properties"), &[])),
             ("millrace --override a=b", serve(None, &["a=b"])),
             ("millrace serve x --override a=b --override c=d", serve(Some("x"), &["a=b", "c=d"])),
         ] {
@@ -207,6 +226,7 @@ mod tests {
             ("millrace config acks", "millrace.acks.all"),
             ("millrace config --markdown", "# Configuration"),
             ("millrace topics --help", "millrace topics --create --topic orders"),
+            ("kafka-console-consumer.sh --help", "millrace consume --topic"),
             ("millrace completion bash", "--from-beginning"),
             ("millrace completion zsh", "--from-beginning"),
             ("millrace completion fish", "from-beginning"),
@@ -225,6 +245,7 @@ mod tests {
             ("millrace serve --zookeeper=localhost:2181", "there is no ZooKeeper"),
             ("millrace topics --list --zookeeper localhost:2181", "in place of `--zookeeper`"),
             ("millrace --bootstrap-server x:1 --list", "millrace topics"),
+            ("kafka-topics.sh --list --zookeeper localhost:2181", "in place of `--zookeeper`"),
             ("millrace topics --bootstrap-servr x:1 --list", "'--bootstrap-server'"),
             ("millrace topics", "--create|--list|--describe|--alter|--delete"),
             ("millrace topic --list", "'topics'"),

@@ -84,10 +84,12 @@ impl Consumer {
         lines
     }
 
-    /// Ctrl-C. It must end well, and print nothing more.
+    /// Ctrl-C, twice at once as timeout(1) does it. It must end well, and print nothing more.
     fn interrupt(mut self) {
         let id = self.child.id().to_string();
-        Command::new("kill").args(["-INT", &id]).status().expect("kill is installed");
+        for _ in 0..2 {
+            Command::new("kill").args(["-INT", &id]).status().expect("kill is installed");
+        }
         let status = self.child.wait().expect("it is our child");
         assert!(status.success(), "after Ctrl-C: {status}");
         assert_eq!(self.lines.try_iter().collect::<Vec<_>>(), Vec::<String>::new());
@@ -284,6 +286,10 @@ fn mistakes_say_what_to_do_next() {
         (
             format!("millrace configs --alter --topic {topic} --add-config x=1"),
             "config WORD".into(),
+        ),
+        (
+            format!("millrace topics --alter --topic {topic} --config retention.ms=5"),
+            format!("--entity-name {topic} --add-config retention.ms=5"),
         ),
         ("millrace topics --list -b 127.0.0.1:1".into(), "`millrace` starts one".into()),
         ("millrace topics --list --zookeeper x".into(), "--bootstrap-server".into()),
