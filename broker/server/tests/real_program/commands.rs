@@ -245,6 +245,39 @@ fn members_share_a_topic_and_ctrl_c_hands_over_where_it_stopped() {
     assert_eq!(printed(&broker, &lag, ""), "4\n");
 }
 
+#[test]
+fn commands_go_on_when_the_broker_comes_back() {
+    let mut broker = Broker::start(&[]);
+    if !broker.is_own() {
+        eprintln!("skipped: the broker is not ours to stop");
+        return;
+    }
+    printed(&broker, "millrace topics --create --topic back --partitions 1", "");
+    let alone = Consumer::start(&broker, "--topic back --from-beginning");
+    let member = Consumer::start(&broker, "--topic back --from-beginning --group back");
+    let mut producer = Command::new(process::program())
+        .args(["produce", "-b", broker.bootstrap(), "--topic", "back"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("cargo built the program");
+    let mut input = producer.stdin.take().expect("piped");
+    for round in 0..3 {
+        writeln!(input, "{round}").expect("it reads");
+        assert_eq!(alone.take(1), [round.to_string()]);
+        assert_eq!(member.take(1), [round.to_string()]);
+        match round {
+            0 => broker.restart_after_kill(),
+            _ => broker.restart_cleanly(),
+        }
+    }
+    drop(input);
+    assert!(producer.wait().expect("it is our child").success());
+    alone.interrupt();
+    member.interrupt();
+    let offset = "millrace groups --describe --group back --json | grep current_offset";
+    assert_eq!(printed(&broker, offset, "").trim(), "\"current_offset\": 3,");
+}
+
 /// Bytes that are no text, nulls, empty keys, headers that occur twice, and times: what
 /// kafka-python wrote, printed as JSON, sent from that JSON, is what kafka-python reads.
 #[test]
