@@ -6,6 +6,7 @@
 //! image.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,10 +14,14 @@ use millrace_io::Io;
 use millrace_wire::ErrorCode;
 
 use crate::metadata::controller::{Controller, PRODUCER_ID_BLOCK};
-use crate::metadata::{Image, MetadataRecord};
+use crate::metadata::{Image, MetadataRecord, checkpoint};
 use crate::partitions::{Durability, PartitionId, Then};
 use crate::produce::Appending;
 use crate::shard::Shard;
+use crate::timers::Timer;
+
+/// The newest, and one to fall back on.
+const CHECKPOINTS_KEPT: usize = 2;
 
 /// Decides a change: the records to write, and what to do once they are in force.
 type Decide<I> = Box<dyn FnOnce(&mut Shard<I>) -> Decision<I> + Send>;
@@ -35,11 +40,13 @@ pub(crate) struct ControllerState<I: Io> {
     busy: bool,
     /// What is left of the block of producer ids that this process took.
     producer_ids: Range<i64>,
+    /// Bytes of records that the newest checkpoint does not have.
+    pub(crate) unsaved_bytes: usize,
 }
 
 impl<I: Io> ControllerState<I> {
     pub(crate) fn new(log: PartitionId) -> Self {
-        Self { log, waiting: VecDeque::new(), busy: false, producer_ids: 0..0 }
+        Self { log, waiting: VecDeque::new(), busy: false, producer_ids: 0..0, unsaved_bytes: 0 }
     }
 }
 
@@ -89,6 +96,8 @@ impl<I: Io> Shard<I> {
                 Err(reason) => panic!("a change of the metadata failed: {reason}"),
             }
         }));
+        self.controller.as_mut().expect("still here").unsaved_bytes +=
+            batches.iter().map(Vec::len).sum::<usize>();
         let (last, first) = batches.split_last().expect("a change has records");
         for batch in first {
             self.append(log, batch, None, |_| unreachable!("nobody waits for it"));
@@ -112,7 +121,41 @@ impl<I: Io> Shard<I> {
     fn finish_change(&mut self, done: Done<I>) {
         self.controller.as_mut().expect("the controller is on shard 0").busy = false;
         done(self);
+        self.save_metadata(false);
         self.next_change();
+    }
+
+    /// Writes a checkpoint of the metadata once its log has grown enough, or at the end of an
+    /// interval in which it has. Two are kept, and the log since the older: a damaged checkpoint
+    /// costs nothing but the replay.
+    pub(crate) fn save_metadata(&mut self, interval_is_over: bool) {
+        let controller = self.controller.as_mut().expect("the controller is on shard 0");
+        let bytes_max = usize::try_from(self.config.metadata_log.snapshot_bytes).unwrap_or(1);
+        let unsaved_bytes = controller.unsaved_bytes;
+        if unsaved_bytes == 0 || (unsaved_bytes < bytes_max && !interval_is_over) {
+            return;
+        }
+        controller.unsaved_bytes = 0;
+        let log = controller.log;
+        let (image, folder) = (Arc::clone(&self.image), self.metadata_folder());
+        let saved = checkpoint::write(&mut self.io, &folder, &image)
+            .and_then(|_| checkpoint::remove_old(&mut self.io, &folder, CHECKPOINTS_KEPT))
+            .and_then(|oldest| {
+                let Some(index) = self.partitions.index(log) else { return Ok(()) };
+                let start = self.start_log_at(index, oldest.unwrap_or(0));
+                start.map(drop).map_err(io::Error::other)
+            });
+        if let Err(error) = saved {
+            crate::log_line!("the metadata cannot be saved in a checkpoint: {error}");
+        }
+    }
+
+    /// Saves what is unsaved every `metadata.log.max.snapshot.interval.ms`, unless that is 0.
+    pub(crate) fn schedule_metadata_checkpoint(&mut self) {
+        let interval_ms = self.config.metadata_log.snapshot_interval_ms;
+        if let (Some(_), Ok(ms @ 1..)) = (&self.controller, u64::try_from(interval_ms)) {
+            self.timers.add(self.now.plus_ms(ms), Timer::MetadataCheckpoint);
+        }
     }
 
     /// Lets the controller decide something on a picture.

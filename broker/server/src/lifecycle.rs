@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -113,29 +114,44 @@ impl<I: Io> Shard<I> {
 
     /// The picture that checkpoints and the metadata log give.
     fn read_metadata(&mut self) -> Result<Image, String> {
-        let config = Arc::clone(&self.shared);
-        let topic_config = Arc::new(config.config.topic(&Default::default()));
+        let mut topic_config = self.config.topic(&Default::default());
+        topic_config.segment_bytes = self.config.metadata_log.segment_bytes;
+        topic_config.segment_ms = self.config.metadata_log.segment_ms;
         let topic = Arc::from(METADATA_TOPIC);
-        self.partitions.add(METADATA_LOG, topic, topic_config, 0);
+        self.partitions.add(METADATA_LOG, topic, Arc::new(topic_config), 0);
         let index = self
             .open_partition(METADATA_LOG)
             .map_err(|_| "the metadata log cannot be opened; the line above says why".to_owned())?;
-        let Self { partitions, io, chunks, shared, .. } = self;
-        let folder = shared.data_dir.join(format!("{METADATA_TOPIC}-0"));
+        let folder = self.metadata_folder();
+        let Self { partitions, io, chunks, controller, .. } = self;
         let mut image = checkpoint::read_newest(io, &folder).map_err(|error| error.to_string())?;
         let partition = partitions.get_mut(index).expect("opened just now");
         let log = partition.log.as_mut().expect("opened just now");
-        let mut offset = log.log_start().max(image.end_offset());
+        let mut offset = image.end_offset();
+        if offset < log.log_start() {
+            let start = log.log_start();
+            return Err(format!(
+                "its log begins at offset {start}, its newest whole checkpoint ends at {offset}"
+            ));
+        }
+        let mut unsaved_bytes = 0;
         while offset < log.written_end() {
             let bytes = storage::read_blocking(log, io, chunks, offset, limits::LOAD_BYTES)
                 .map_err(|error| error.to_string())?;
             image.replay(&bytes).map_err(|error| error.to_string())?;
+            unsaved_bytes += bytes.len();
             if image.end_offset() <= offset {
                 return Err(format!("the metadata log ends within a batch at offset {offset}"));
             }
             offset = image.end_offset();
         }
+        controller.as_mut().expect("the metadata is read on shard 0").unsaved_bytes = unsaved_bytes;
         Ok(image)
+    }
+
+    /// Where the metadata log and its checkpoints are.
+    pub(crate) fn metadata_folder(&self) -> PathBuf {
+        self.shared.data_dir.join(format!("{METADATA_TOPIC}-0"))
     }
 
     /// Takes the lead of the metadata log, registers this broker, and publishes the picture.

@@ -123,6 +123,7 @@ impl<I: Io> Shard<I> {
     /// Runs until told to stop, then brings everything to disk.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.schedule_retention();
+        self.schedule_metadata_checkpoint();
         while !self.shared.stop.load(Ordering::Acquire) {
             self.turn()?;
         }
@@ -209,6 +210,10 @@ impl<I: Io> Shard<I> {
             Timer::Groups => self.on_groups_due(),
             Timer::Housekeeping => self.keep_house(),
             Timer::Retention => self.delete_expired(),
+            Timer::MetadataCheckpoint => {
+                self.save_metadata(true);
+                self.schedule_metadata_checkpoint();
+            }
             Timer::Retry => {}
         }
     }

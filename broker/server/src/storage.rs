@@ -5,7 +5,7 @@ use std::path::Path;
 use millrace_io::{ChunkPool, Instant, Io};
 use millrace_log::checkpoints::{LOG_START, RECOVERY_POINT, read_checkpoint, write_checkpoint};
 use millrace_log::{
-    FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan, ReadRequest,
+    DeleteError, FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan, ReadRequest,
     WriteMode as LogWriteMode,
 };
 use millrace_wire::ErrorCode;
@@ -192,6 +192,26 @@ impl<I: Io> Shard<I> {
         }
         drop(hints);
         self.checkpoint = CheckpointState { at: self.now, ..CheckpointState::default() };
+    }
+
+    /// Has the log of a partition that is open begin at `offset` or, if it does already, later;
+    /// the files below go. Returns the start.
+    pub(crate) fn start_log_at(&mut self, index: u32, offset: i64) -> Result<i64, DeleteError> {
+        let Self { partitions, io, .. } = self;
+        let log = partitions.get_mut(index).and_then(|partition| partition.log.as_mut());
+        let log = log.expect("the caller has opened it");
+        let retired = log.delete_records_before(io, offset)?;
+        let start = log.log_start();
+        self.write_checkpoints();
+        for path in &retired.paths {
+            match self.io.remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    crate::log_line!("cannot delete {}: {error}", path.display());
+                }
+                _ => {}
+            }
+        }
+        Ok(start)
     }
 
     /// Asks for what is needed to bring everything to disk. Returns whether something is under way.

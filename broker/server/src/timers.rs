@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Housekeeping,
     /// Old segments may have to go.
     Retention,
+    /// The metadata is to be saved if it has changed. On shard 0.
+    MetadataCheckpoint,
     /// A peer's queue was full.
     Retry,
 }

@@ -87,10 +87,9 @@ typed! {
     /// The metadata log.
     pub struct MetadataLog {
         snapshot_bytes: i64 = "metadata.log.max.record.bytes.between.snapshots",
+        snapshot_interval_ms: i64 = "metadata.log.max.snapshot.interval.ms",
         segment_bytes: i32 = "metadata.log.segment.bytes",
         segment_ms: i64 = "metadata.log.segment.ms",
-        retention_bytes: i64 = "metadata.max.retention.bytes",
-        retention_ms: i64 = "metadata.max.retention.ms",
     }
 }
 typed! {

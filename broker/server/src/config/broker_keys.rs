@@ -34,7 +34,7 @@ const QUOTA: &str = "quotas are not built yet";
 const SASL: &str = "SASL is not built yet";
 pub(super) const UNBUILT: &str = "it is read, and not acted on yet";
 const SHARE: &str = "share groups are not built yet";
-const SNAP: &str = "checkpoints are written by size and at a clean stop";
+const SNAP: &str = "two checkpoints are kept, and the metadata log since the older";
 const STREAMS: &str = "streams groups are not built yet";
 const THREADS: &str = "one thread per shard does this work: millrace.shards";
 pub(super) const TIER: &str = "tiered storage is not built yet";
@@ -387,9 +387,9 @@ pub static BROKER_KEYS: &[Key] = &[
         "Largest record batch, as it is stored."),
     key("metadata.log.dir", String, None, Any, High, No, Noted(UNBUILT),
         "Folder of the metadata log; empty: the first of `log.dirs`."),
-    key("metadata.log.max.record.bytes.between.snapshots", Long, Some("20971520"), AtLeast(1), High, No, Noted(UNBUILT),
+    key("metadata.log.max.record.bytes.between.snapshots", Long, Some("20971520"), AtLeast(1), High, No, Honoured,
         "Bytes of metadata records after which a checkpoint is written."),
-    key("metadata.log.max.snapshot.interval.ms", Long, Some("3600000"), AtLeast(0), High, No, Noted(SNAP),
+    key("metadata.log.max.snapshot.interval.ms", Long, Some("3600000"), AtLeast(0), High, No, Honoured,
         "Longest time between two checkpoints."),
     key("metadata.log.segment.bytes", Int, Some("1073741824"), AtLeast(8_388_608), High, No, Honoured,
         "Size at which a segment of the metadata log is rolled."),
@@ -397,9 +397,9 @@ pub static BROKER_KEYS: &[Key] = &[
         "Age at which a segment of the metadata log is rolled."),
     key("metadata.max.idle.interval.ms", Int, Some("500"), AtLeast(0), Low, No, Noted(KRAFT),
         "Interval of the no-op records an idle controller writes."),
-    key("metadata.max.retention.bytes", Long, Some("104857600"), Any, High, No, Honoured,
+    key("metadata.max.retention.bytes", Long, Some("104857600"), Any, High, No, Noted(SNAP),
         "Bytes kept of the metadata log and its checkpoints."),
-    key("metadata.max.retention.ms", Long, Some("604800000"), Any, High, No, Honoured,
+    key("metadata.max.retention.ms", Long, Some("604800000"), Any, High, No, Noted(SNAP),
         "Time for which the metadata log and its checkpoints are kept."),
     key("metric.reporters", List, Some(""), Any, Low, Yes, Noted(JMX),
         "Java classes that report metrics."),

@@ -56,7 +56,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
 
 fn delete<I: Io>(shard: &mut Shard<I>, id: PartitionId, offset: i64) -> Deleted {
     let index = shard.open_partition(id)?;
-    let Shard { partitions, io, .. } = shard;
+    let partitions = &mut shard.partitions;
     let partition = partitions.get_mut(index).expect("opened just now");
     if !partition.config.cleanup_policy.delete {
         return Err(ErrorCode::POLICY_VIOLATION);
@@ -67,24 +67,13 @@ fn delete<I: Io>(shard: &mut Shard<I>, id: PartitionId, offset: i64) -> Deleted 
     if offset < 0 {
         return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
     }
-    let retired = log.delete_records_before(io, offset).map_err(|error| match error {
+    shard.start_log_at(index, offset).map_err(|error| match error {
         DeleteError::AboveHighWatermark { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
         DeleteError::Log(error) => {
             crate::log_line!("{name}: cannot delete records: {error}");
             ErrorCode::KAFKA_STORAGE_ERROR
         }
-    })?;
-    let start = log.log_start();
-    shard.write_checkpoints();
-    for path in &retired.paths {
-        match shard.io.remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                crate::log_line!("cannot delete {}: {error}", path.display());
-            }
-            _ => {}
-        }
-    }
-    Ok(start)
+    })
 }
 
 fn response<'a>(request: &'a Request, deleted: &[Deleted]) -> DeleteRecordsResponse<'a> {

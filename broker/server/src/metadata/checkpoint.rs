@@ -107,14 +107,7 @@ pub fn write<I: Io>(io: &mut I, folder: &Path, image: &Image) -> std::io::Result
 /// The folder cannot be read. Checkpoints that cannot be are skipped: the log still has their
 /// records, or its replay says what is missing.
 pub fn read_newest<I: Io>(io: &mut I, folder: &Path) -> std::io::Result<Image> {
-    let mut found: Vec<(i64, i32, PathBuf)> = io
-        .read_dir(folder)?
-        .into_iter()
-        .filter_map(|path| {
-            let (end_offset, epoch) = parse_name(path.file_name()?.to_str()?)?;
-            Some((end_offset, epoch, path))
-        })
-        .collect();
+    let mut found = list(io, folder)?;
     found.sort_unstable();
     for (end_offset, epoch, path) in found.into_iter().rev() {
         let bytes = io.read_file(&path)?;
@@ -125,18 +118,25 @@ pub fn read_newest<I: Io>(io: &mut I, folder: &Path) -> std::io::Result<Image> {
     Ok(Image::default())
 }
 
-/// Removes all checkpoints but the newest `keep`.
+/// Removes all checkpoints but the newest `keep`; returns the end offset of the oldest that stays.
 ///
 /// # Errors
 /// Those of the file system.
-pub fn remove_old<I: Io>(io: &mut I, folder: &Path, keep: usize) -> std::io::Result<()> {
-    let is_checkpoint = |path: &PathBuf| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|n| parse_name(n).is_some())
+pub fn remove_old<I: Io>(io: &mut I, folder: &Path, keep: usize) -> std::io::Result<Option<i64>> {
+    let mut found = list(io, folder)?;
+    found.sort_unstable();
+    let kept = found.split_off(found.len().saturating_sub(keep));
+    found.into_iter().try_for_each(|(_, _, path)| io.remove_file(&path))?;
+    Ok(kept.first().map(|(end_offset, _, _)| *end_offset))
+}
+
+/// End offset, epoch and path of each checkpoint.
+fn list<I: Io>(io: &mut I, folder: &Path) -> std::io::Result<Vec<(i64, i32, PathBuf)>> {
+    let named = |path: PathBuf| {
+        let (end_offset, epoch) = parse_name(path.file_name()?.to_str()?)?;
+        Some((end_offset, epoch, path))
     };
-    let mut paths: Vec<PathBuf> = io.read_dir(folder)?.into_iter().filter(is_checkpoint).collect();
-    paths.sort_unstable();
-    let surplus = paths.len().saturating_sub(keep);
-    paths.into_iter().take(surplus).try_for_each(|path| io.remove_file(&path))
+    Ok(io.read_dir(folder)?.into_iter().filter_map(named).collect())
 }
 
 fn parse_name(name: &str) -> Option<(i64, i32)> {

@@ -10,4 +10,5 @@ mod process;
 mod programs;
 mod raw;
 mod start_up;
+mod storage;
 mod topic_settings;
