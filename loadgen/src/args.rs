@@ -1,5 +1,9 @@
 //! The command line: every option with its unit and default, in one declaration.
 
+mod studies;
+
+pub use studies::{CompareArgs, IdleArgs, RecoverArgs, StudyArgs};
+
 use crate::payload::HEADER_BYTES;
 use crate::schedule::Spread;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -27,6 +31,14 @@ pub enum Command {
     Quickstart(QuickstartArgs),
     /// Read a topic from its beginning as fast as it comes, and say what that costs the broker
     Consume(ConsumeArgs),
+    /// Run a study file: several works on several brokers, interleaved, repeated, compared
+    Study(StudyArgs),
+    /// Compare two running brokers under one load, interleaved and repeated
+    Compare(CompareArgs),
+    /// What a broker costs that nobody uses
+    Idle(IdleArgs),
+    /// Start a broker, fill it, kill it, start it again: the time until it acknowledges
+    Recover(RecoverArgs),
 }
 
 /// Where the broker is and which CPUs the client uses.
@@ -38,6 +50,10 @@ pub struct TargetArgs {
     /// Process of the broker on this host: its CPU, memory and I/O go into the report
     #[arg(long, help_heading = "Broker")]
     pub pid: Option<u32>,
+    /// Count the flushes that process asks its file system for: needs --pid, root and tracefs, and
+    /// makes a tracing instance for the length of the run
+    #[arg(long, help_heading = "Broker")]
+    pub count_flushes: bool,
     /// Congestion control asked for on client sockets; the host's own when refused
     #[arg(long, default_value = "cubic", help_heading = "Client")]
     pub tcp_congestion: String,
@@ -96,7 +112,7 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Load")]
     pub connections: u32,
     /// When a batch counts as received: 0 (no answer), 1, all
-    #[arg(long, default_value = "all", help_heading = "Load")]
+    #[arg(long, default_value = "all", allow_negative_numbers = true, help_heading = "Load")]
     pub acks: Acks,
     /// Bytes of a record's value, at least 32; suffixes k, KiB, m, MiB
     #[arg(long, default_value = "1024", value_parser = parse_bytes, help_heading = "Load")]
@@ -145,6 +161,10 @@ pub struct RunArgs {
     #[arg(long, default_value = "10s", value_parser = parse_duration, help_heading = "Run")]
     #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
+    /// End once this many records were sent, warm-up included, if that is before --duration;
+    /// rounded up to whole requests of each connection
+    #[arg(long, help_heading = "Run")]
+    pub records: Option<u64>,
     /// Load before the measured time
     #[arg(long, default_value = "2s", value_parser = parse_duration, help_heading = "Run")]
     #[serde(serialize_with = "as_seconds")]

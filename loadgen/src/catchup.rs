@@ -3,6 +3,7 @@
 use crate::args::{ConsumeArgs, Switch};
 use crate::cluster::{Cluster, ClusterError};
 use crate::gather::Live;
+use crate::interrupt;
 use crate::plan::{self, Target};
 use crate::report::{BrokerCost, text};
 use crate::run::{self, BrokerProcess, RunError};
@@ -17,6 +18,8 @@ use std::sync::atomic::Ordering;
 pub struct CatchUp {
     /// All was read, and nothing was damaged.
     pub valid: bool,
+    /// It was ended by a signal.
+    pub partial: bool,
     /// Why not.
     pub invalid_reasons: Vec<String>,
     /// From the first fetch to the last answer.
@@ -62,12 +65,15 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     let options = (&args.target, &args.fetch);
     let setup = plan::reading_setup(&cluster, &target, options, None, args.timeout)?;
     let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
-    let broker = BrokerProcess::from_option(args.target.pid);
+    let broker = BrokerProcess::from_target(&args.target);
     let (crew, mut gatherer) = run::start(setup, shares, broker, live)?;
     gatherer.read();
     let is_over = gatherer.wait_for(
         args.timeout,
-        |progress| progress.iter().all(|p| p.is_done_reading.load(Ordering::Acquire)),
+        |progress| {
+            let is_read = progress.iter().all(|p| p.is_done_reading.load(Ordering::Acquire));
+            is_read || interrupt::is_requested()
+        },
         // Patience is for the whole: nothing counts as a sign of life.
         |_| 0,
     );
@@ -85,6 +91,10 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
         seen.iter().for_each(|(_, tracker)| integrity.add(&tracker.settle_alone()));
     }
     let mut invalid_reasons = integrity.complaints(false);
+    let is_interrupted = interrupt::is_requested();
+    if is_interrupted {
+        invalid_reasons.push("partial: ended by a signal".to_owned());
+    }
     if !is_over {
         invalid_reasons.push("the end was not reached before --timeout".to_owned());
     }
@@ -95,6 +105,7 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     let per = |amount: u64, cost: f64| (amount > 0).then(|| cost / amount as f64);
     Ok(CatchUp {
         valid: invalid_reasons.is_empty(),
+        partial: is_interrupted,
         invalid_reasons,
         seconds,
         records: stats.consumed,

@@ -1,14 +1,17 @@
 //! What is asked of a cluster before and after a load, one request at a time: versions, topic,
 //! leaders, offsets, producer ids.
 
+use crate::clock::wall_ms;
+use millrace_wire::batch::{BatchBuilder, BatchOptions};
 use millrace_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use millrace_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_wire::messages::metadata_request::MetadataRequestTopic;
+use millrace_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use millrace_wire::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest,
-    ListOffsetsRequest, MetadataRequest, RequestHeader, ResponseHeader,
+    ListOffsetsRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader,
 };
-use millrace_wire::{ApiKey, Array, ErrorCode, Message, Reader, Request, Writer, api};
+use millrace_wire::{ApiKey, Array, ErrorCode, Message, Reader, Records, Request, Writer, api};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -196,6 +199,40 @@ impl Cluster {
             .ok_or_else(|| std::io::Error::other("the size of the answer is out of range"))?;
         self.answer.resize(size, 0);
         self.stream.read_exact(&mut self.answer)
+    }
+
+    /// How many brokers the cluster names.
+    pub fn broker_count(&mut self) -> Result<usize, ClusterError> {
+        let version = self.versions.pick(ApiKey::Metadata, 1..=12)?;
+        let request = MetadataRequest { topics: Some(Array::default()), ..Default::default() };
+        Ok(self.call(ApiKey::Metadata, &request, version)?.brokers.len())
+    }
+
+    /// Writes one record to a partition led by this broker; acknowledged by it when this returns.
+    pub fn produce_one(&mut self, topic: &str, partition: u32) -> Result<(), ClusterError> {
+        let version = self.versions.pick(ApiKey::Produce, 3..=8)?;
+        let mut builder = BatchBuilder::new();
+        builder.append(wall_ms(), None, Some(b"loadgen"), &[]);
+        let batch = builder.finish(&BatchOptions::default()).map_err(|error| {
+            ClusterError::Malformed { what: "a batch of one record", problem: error.to_string() }
+        })?;
+        let data = PartitionProduceData {
+            index: partition as i32,
+            records: Some(Records::Bytes(batch)),
+            ..Default::default()
+        };
+        let data = Array::from(vec![data]);
+        let topic = TopicProduceData { name: topic, partition_data: data, ..Default::default() };
+        let request = ProduceRequest {
+            acks: 1,
+            timeout_ms: millis(TIMEOUT),
+            topic_data: Array::from(vec![topic]),
+            ..Default::default()
+        };
+        let answer = self.call(ApiKey::Produce, &request, version)?;
+        let answered = answer.responses.iter().flat_map(|t| t.partition_responses.into_vec());
+        let code = answered.map(|partition| partition.error_code).next().unwrap_or(-1);
+        refuse(format!("producing to partition {partition}"), code)
     }
 
     /// The leaders of all partitions; `None` when the topic does not exist or some have none yet.

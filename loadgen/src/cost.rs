@@ -1,5 +1,6 @@
 //! What the broker spends: CPU, memory, context switches and I/O of a process, read from /proc.
 
+use crate::flushes::FlushCounter;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -18,6 +19,8 @@ pub struct Usage {
     pub read_bytes: u64,
     /// Bytes the process caused to be written to storage.
     pub write_bytes: u64,
+    /// Flushes it asked the file system for, when they are counted.
+    pub flushes: Option<u64>,
 }
 
 impl Usage {
@@ -29,6 +32,7 @@ impl Usage {
             context_switches: self.context_switches.saturating_sub(earlier.context_switches),
             read_bytes: self.read_bytes.saturating_sub(earlier.read_bytes),
             write_bytes: self.write_bytes.saturating_sub(earlier.write_bytes),
+            flushes: self.flushes.zip(earlier.flushes).map(|(now, then)| now - then),
         }
     }
 }
@@ -45,13 +49,17 @@ pub struct Glance {
 /// Reads the usage of one process, or of some threads of this one.
 ///
 /// Sums over threads because the process-wide CPU time has a resolution of 10 ms only. A thread
-/// that ends between two readings keeps its last value, so sums never fall.
+/// that ends between two readings keeps its last value, so sums never fall; what it used after its
+/// last reading is in the process-wide time.
 #[derive(Debug)]
 pub struct Meter {
     folder: PathBuf,
     threads: HashMap<u32, (u64, u64)>,
     /// Threads of the load generator itself, which are not the broker's.
     excluded: BTreeSet<u32>,
+    /// CPU time of threads that had ended before the first reading.
+    ended_ns: Option<u64>,
+    flushes: Option<FlushCounter>,
 }
 
 impl Meter {
@@ -62,6 +70,8 @@ impl Meter {
             folder,
             threads: HashMap::new(),
             excluded: BTreeSet::new(),
+            ended_ns: None,
+            flushes: None,
         })
     }
 
@@ -71,7 +81,15 @@ impl Meter {
             folder: PathBuf::from("/proc/self"),
             threads: HashMap::new(),
             excluded: excluded.into_iter().collect(),
+            ended_ns: None,
+            flushes: None,
         }
+    }
+
+    /// Also counts flushes.
+    pub fn with_flushes(mut self, counter: FlushCounter) -> Self {
+        self.flushes = Some(counter);
+        self
     }
 
     /// Adds a thread that is not the broker's.
@@ -102,12 +120,30 @@ impl Meter {
         }
         let status = fs::read_to_string(self.folder.join("status")).unwrap_or_default();
         let io = fs::read_to_string(self.folder.join("io")).unwrap_or_default();
+        let of_threads: u64 = self.threads.values().map(|thread| thread.0).sum();
         Usage {
-            cpu_ns: self.threads.values().map(|thread| thread.0).sum(),
+            cpu_ns: self.with_ended(of_threads),
+            flushes: self.flushes.as_mut().and_then(FlushCounter::count),
             rss_bytes: field(&status, "VmRSS:") * 1024,
             context_switches: self.threads.values().map(|thread| thread.1).sum(),
             read_bytes: field(&io, "read_bytes:"),
             write_bytes: field(&io, "write_bytes:"),
+        }
+    }
+
+    /// Adds what threads used that ended after the first reading.
+    fn with_ended(&mut self, of_threads: u64) -> u64 {
+        /// User and system time are each cut to 10 ms, and the readings are not simultaneous.
+        const ROUNDING_NS: u64 = 30_000_000;
+        if !self.excluded.is_empty() {
+            return of_threads;
+        }
+        let stat = fs::read_to_string(self.folder.join("stat")).unwrap_or_default();
+        let of_process = stat_cpu_ns(&stat);
+        let ended = *self.ended_ns.get_or_insert(of_process.saturating_sub(of_threads));
+        match of_process.saturating_sub(ended) {
+            more if more > of_threads + ROUNDING_NS => more,
+            _ => of_threads,
         }
     }
 

@@ -1,5 +1,6 @@
 //! A Millrace broker inside this process, in a folder that goes away with it.
 
+use crate::machine::usable_cpus;
 use crate::run::RunError;
 use millrace_server::config::Config;
 use millrace_server::{RunningBroker, start};
@@ -54,11 +55,6 @@ impl Drop for Embedded {
         let _ = self.broker.take().map(RunningBroker::stop);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-fn usable_cpus() -> Vec<usize> {
-    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
 fn failed(error: &dyn std::fmt::Display) -> RunError {

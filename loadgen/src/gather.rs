@@ -108,15 +108,22 @@ impl Gatherer {
         self.setup.timeline
     }
 
-    /// Collects through the measured time.
-    pub fn measure(&mut self) {
+    /// Collects through the measured time, which ends early when `is_cut` says so or everybody has
+    /// sent all there was to send.
+    pub fn measure(&mut self, is_cut: impl Fn() -> bool) {
         let timeline = self.timeline();
         let every_ns = timeline.interval_ns.max(GLANCE_EVERY_NS);
         let mut next_ns = timeline.measure_start_ns;
         loop {
+            let is_done = self.progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire));
+            let is_early = is_done || is_cut();
+            if is_early {
+                self.setup.end_now();
+            }
             let now_ns = self.setup.clock.now_ns();
-            if now_ns >= next_ns {
-                let is_edge = self.readings.is_empty() || now_ns >= timeline.measure_end_ns;
+            let is_over = is_early || now_ns >= timeline.measure_end_ns;
+            if is_over || now_ns >= next_ns {
+                let is_edge = self.readings.is_empty() || is_over;
                 // Reading all threads of a JVM takes milliseconds of the client's CPU: not while
                 // it measures.
                 if is_edge {
@@ -125,7 +132,7 @@ impl Gatherer {
                 if let Some(meter) = &self.meter {
                     self.glances.push((now_ns, meter.glance()));
                 }
-                if now_ns >= timeline.measure_end_ns {
+                if is_over {
                     return;
                 }
                 next_ns = (next_ns + every_ns).min(timeline.measure_end_ns);

@@ -3,6 +3,8 @@
 use crate::args::{Acks, RunArgs, Switch};
 use crate::report::Report;
 
+/// Begins the reason that leaves costs alone: they are the broker's whoever was the limit.
+const CLIENT_LIMIT: &str = "a client thread used";
 /// Above this share of a CPU the client may have been the limit.
 const CLIENT_CPU_MAX: f64 = 0.90;
 /// Sends later than this, and than a good part of the times they belong to, spoil those times.
@@ -24,6 +26,13 @@ pub struct Circumstances {
     pub connections_lost: u64,
     /// The process named by --pid ended during the run.
     pub has_broker_ended: bool,
+    /// A signal ended the run early.
+    pub is_interrupted: bool,
+}
+
+/// Whether the costs of a run hold although its rates and times may not.
+pub fn is_cost_valid(reasons: &[String]) -> bool {
+    reasons.iter().all(|reason| reason.starts_with(CLIENT_LIMIT))
 }
 
 /// Reasons why the figures are not to be trusted, and remarks that do not spoil them.
@@ -42,6 +51,10 @@ fn integrity(report: &Report, args: &RunArgs, about: Circumstances, reasons: &mu
     reasons.extend(report.integrity.complaints(was_retried));
     if args.fetch.verify == Switch::Off {
         reasons.push("records were not verified (--verify off)".to_owned());
+    }
+    if about.is_interrupted {
+        let (measured, asked) = (report.measured_seconds, args.duration.as_secs_f64());
+        reasons.push(format!("partial: ended by a signal after {measured:.1} of {asked:.1} s"));
     }
     if about.is_sending_cut {
         reasons.push("not everything that was due was sent and answered".to_owned());
@@ -66,7 +79,7 @@ fn client(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mu
     let percent = report.client_cpu_fraction * 100.0;
     if report.client_cpu_fraction > CLIENT_CPU_MAX {
         reasons.push(format!(
-            "a client thread used {percent:.0} % of its CPU: the client may have been the limit"
+            "{CLIENT_LIMIT} {percent:.0} % of its CPU: the client may have been the limit"
         ));
     }
     let (Some(lag_us), Some(_)) = (report.schedule_lag_us, args.rate) else { return };
@@ -137,7 +150,7 @@ mod tests {
     fn each_doubt_is_a_reason_and_a_sound_run_has_none() {
         type Change = fn(&mut Report, &mut RunArgs, &mut Circumstances);
         // What happens, the reason, the note.
-        let rows: [(Change, &str, &str); 14] = [
+        let rows: [(Change, &str, &str); 15] = [
             (|_, _, _| (), "", ""),
             (|r, _, _| r.client_cpu_fraction = 0.95, "client thread used 95 %", ""),
             (|r, _, _| r.schedule_lag_us = Some(1_500.0), "left 1500 us", ""),
@@ -169,6 +182,7 @@ mod tests {
             ),
             (|_, _, c| c.connections_lost = 1, "1 connections", ""),
             (|_, a, _| a.acks = Acks::None, "", "acks=0"),
+            (|_, _, c| c.is_interrupted = true, "partial", ""),
             (|_, _, c| c.is_sending_cut = true, "was due", ""),
         ];
         for (change, reason, note) in rows {

@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod batch;
+pub mod brokers;
 pub mod catchup;
 pub mod clock;
 pub mod cluster;
@@ -14,9 +15,12 @@ pub mod cost;
 pub mod driver;
 pub mod embedded;
 pub mod fetched;
+pub mod flushes;
 pub mod gather;
 pub mod histogram;
+pub mod interrupt;
 pub mod judge;
+pub mod lifecycle;
 pub mod machine;
 pub mod payload;
 pub mod plan;
@@ -24,4 +28,5 @@ pub mod quickstart;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod study;
 pub mod verify;

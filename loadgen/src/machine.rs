@@ -4,7 +4,7 @@ use crate::clock::{Clock, nanos};
 use crate::histogram::Latencies;
 use serde::Serialize;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,6 +55,50 @@ impl Facts {
             clock_source: first("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             huge_pages: huge.split(['[', ']']).nth(1).unwrap_or_default().to_owned(),
             governor: first("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        }
+    }
+}
+
+/// CPUs the calling thread may use.
+pub fn usable_cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+}
+
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+/// Another congestion control for all new sockets of the host, until it is dropped.
+#[derive(Debug)]
+pub struct HostCongestion {
+    /// What it was before.
+    pub before: String,
+    is_changed: bool,
+}
+
+impl HostCongestion {
+    /// Sets it, if it is not set already.
+    pub fn set(wanted: &str) -> io::Result<Self> {
+        let before = fs::read_to_string(CONGESTION)?.trim().to_owned();
+        let is_changed = before != wanted;
+        if is_changed {
+            fs::write(CONGESTION, wanted)?;
+        }
+        Ok(Self { before, is_changed })
+    }
+
+    /// What was done, in words, if something was.
+    pub fn words(&self, wanted: &str) -> Option<String> {
+        let before = &self.before;
+        self.is_changed.then(|| {
+            format!("the host's TCP congestion control is {wanted} while this runs, then {before}")
+        })
+    }
+}
+
+impl Drop for HostCongestion {
+    fn drop(&mut self) {
+        if self.is_changed {
+            let _ = fs::write(CONGESTION, &self.before);
         }
     }
 }

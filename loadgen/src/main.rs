@@ -1,18 +1,25 @@
 //! The `loadgen` program: commands, exit status, what is printed.
 
 use clap::Parser;
-use loadgen::args::{Cli, Command, ConsumeArgs, QuickstartArgs, RunArgs};
+use loadgen::args::{
+    Cli, Command, CompareArgs, ConsumeArgs, IdleArgs, QuickstartArgs, RecoverArgs, RunArgs,
+    StudyArgs,
+};
 use loadgen::embedded::Embedded;
 use loadgen::gather::Live;
 use loadgen::report::{text, write_json};
 use loadgen::run::{self, BrokerProcess, RunError, Surroundings};
-use loadgen::{catchup, clock, quickstart};
+use loadgen::study::{Study, engine, file, page};
+use loadgen::{brokers, catchup, clock, interrupt, lifecycle, quickstart};
+use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The load was run, but its result is not valid.
 const NOT_VALID: u8 = 2;
+/// The result is valid, but does not meet what was demanded.
+const NOT_MET: u8 = 3;
 
 fn main() -> ExitCode {
     if std::env::args().any(|word| word.starts_with("--zookeeper")) {
@@ -20,16 +27,23 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "loadgen: {lesson}");
         return ExitCode::from(2);
     }
+    if let Err(error) = interrupt::listen() {
+        let _ =
+            writeln!(std::io::stderr(), "loadgen: Ctrl-C will end it without a report: {error}");
+    }
     let command: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
     let command = command.join(" ");
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args, &command),
         Command::Quickstart(args) => quickstart(&args, &command),
         Command::Consume(args) => consume(&args),
+        Command::Study(args) => study(&args, &command),
+        Command::Compare(args) => compare(&args, &command),
+        Command::Idle(args) => idle(&args),
+        Command::Recover(args) => recover(&args),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(NOT_VALID),
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "loadgen: {error}");
             ExitCode::FAILURE
@@ -37,27 +51,28 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether the result is valid.
-fn run(args: &RunArgs, command: &str) -> Result<bool, RunError> {
-    let folder = report_folder(args.out.as_deref())?;
+fn run(args: &RunArgs, command: &str) -> Result<ExitCode, RunError> {
+    if args.target.count_flushes && args.target.pid.is_none() {
+        return Err(RunError::Options("--count-flushes needs --pid".to_owned()));
+    }
+    let folder = ReportFolder::make(args.out.as_deref())?;
     let around = Surroundings {
-        broker: BrokerProcess::from_option(args.target.pid),
+        broker: BrokerProcess::from_target(&args.target),
         live: Live::detect(),
-        folder: &folder,
+        folder: &folder.path,
         command,
         is_probed: true,
     };
     let outcome = run::run(args, around)?;
-    outcome.write(&folder).map_err(|source| write_error(&folder, source))?;
+    outcome.write(&folder.path).map_err(|source| write_error(&folder.path, source))?;
     print(&text::terminal(&outcome.report));
-    print(&format!("Report: {}\n", folder.join("report.html").display()));
-    Ok(outcome.report.valid)
+    print(&format!("Report: {}\n", folder.path.join("report.html").display()));
+    Ok(by_validity(outcome.report.valid))
 }
 
-/// Returns whether every record was verified.
-fn quickstart(args: &QuickstartArgs, command: &str) -> Result<bool, RunError> {
-    let folder = report_folder(args.out.as_deref())?;
-    let around = (Live::detect(), folder.as_path(), command);
+fn quickstart(args: &QuickstartArgs, command: &str) -> Result<ExitCode, RunError> {
+    let folder = ReportFolder::make(args.out.as_deref())?;
+    let around = (Live::detect(), folder.path.as_path(), command);
     let mut show = |line: &str| {
         around.0.end();
         print(&format!("{line}\n"));
@@ -77,32 +92,107 @@ fn quickstart(args: &QuickstartArgs, command: &str) -> Result<bool, RunError> {
     let bootstrap = args.bootstrap.clone().unwrap_or_default();
     let matrix = quickstart::run(&args, &bootstrap, broker, around, &mut show)?;
     print(&format!("\n{}\n", quickstart::verdict(&matrix)));
-    print(&format!("Report: {}\n", folder.join("report.html").display()));
-    Ok(matrix.is_verified())
+    print(&format!("Report: {}\n", folder.path.join("report.html").display()));
+    Ok(by_validity(matrix.is_verified()))
 }
 
-/// Returns whether the result is valid.
-fn consume(args: &ConsumeArgs) -> Result<bool, RunError> {
+fn consume(args: &ConsumeArgs) -> Result<ExitCode, RunError> {
     let found = catchup::consume(args, Live::detect())?;
-    if let Some(path) = &args.json {
-        write_json(path, &found).map_err(|source| write_error(path, source))?;
-    }
-    print(&catchup::terminal(&found));
-    Ok(found.valid)
+    finish(&found, found.valid, args.json.as_deref(), &catchup::terminal(&found))
 }
 
-fn report_folder(out: Option<&Path>) -> Result<PathBuf, RunError> {
-    let folder = out.map_or_else(
-        || {
-            let [year, month, day, hour, minute, second] = clock::utc(clock::wall_ms());
-            PathBuf::from(format!(
-                "loadgen-report-{year}{month:02}{day:02}-{hour:02}{minute:02}{second:02}"
-            ))
-        },
-        Path::to_path_buf,
-    );
-    std::fs::create_dir_all(&folder).map_err(|source| write_error(&folder, source))?;
-    Ok(folder)
+fn study(args: &StudyArgs, command: &str) -> Result<ExitCode, RunError> {
+    let name = args.file.display().to_string();
+    let text = std::fs::read_to_string(&args.file)
+        .map_err(|error| RunError::Options(format!("{name}: {error}")))?;
+    let study = file::parse(&name, &text).map_err(RunError::Options)?;
+    let study = study.changed_by(args).map_err(RunError::Options)?;
+    let variables = brokers::variables(&args.set).map_err(RunError::Options)?;
+    if args.check {
+        let (rows, brokers) = (study.rows.len(), study.brokers.len());
+        print(&format!("{name}: {rows} rows on {brokers} brokers\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    conduct(&study, &args.out, command, variables)
+}
+
+fn compare(args: &CompareArgs, command: &str) -> Result<ExitCode, RunError> {
+    let study = file::comparison(args).map_err(RunError::Options)?;
+    conduct(&study, &args.out, command, Vec::new())
+}
+
+fn conduct(
+    study: &Study,
+    out: &Path,
+    command: &str,
+    variables: Vec<(String, String)>,
+) -> Result<ExitCode, RunError> {
+    let found = engine::run(study, out, Live::detect(), command, variables)?;
+    print(&page::terminal(&found));
+    print(&format!("Report: {}\n", out.join("report.html").display()));
+    Ok(match (found.valid, found.demands_met) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(NOT_MET),
+        (false, _) => ExitCode::from(NOT_VALID),
+    })
+}
+
+fn idle(args: &IdleArgs) -> Result<ExitCode, RunError> {
+    let found = lifecycle::idle(args, Live::detect())?;
+    finish(&found, found.valid, args.json.as_deref(), &lifecycle::idle_words(&found))
+}
+
+fn recover(args: &RecoverArgs) -> Result<ExitCode, RunError> {
+    let found = lifecycle::recover_alone(args, Live::detect())?;
+    finish(&found, found.valid, args.json.as_deref(), &lifecycle::recover_words(&found))
+}
+
+/// Shows a result, writes it where it was asked for, and says by status whether it is valid.
+fn finish(
+    found: &impl Serialize,
+    is_valid: bool,
+    json: Option<&Path>,
+    words: &str,
+) -> Result<ExitCode, RunError> {
+    if let Some(path) = json {
+        write_json(path, found).map_err(|source| write_error(path, source))?;
+    }
+    print(words);
+    Ok(by_validity(is_valid))
+}
+
+fn by_validity(is_valid: bool) -> ExitCode {
+    if is_valid { ExitCode::SUCCESS } else { ExitCode::from(NOT_VALID) }
+}
+
+/// The folder of a report; a folder made for a run that did not begin goes away again.
+struct ReportFolder {
+    path: PathBuf,
+    is_made: bool,
+}
+
+impl Drop for ReportFolder {
+    fn drop(&mut self) {
+        if self.is_made {
+            // Refused by the system when it holds anything.
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+impl ReportFolder {
+    fn make(out: Option<&Path>) -> Result<Self, RunError> {
+        let path = out.map_or_else(name_by_time, Path::to_path_buf);
+        let is_made = !path.exists();
+        std::fs::create_dir_all(&path).map_err(|source| write_error(&path, source))?;
+        Ok(Self { path, is_made })
+    }
+}
+
+fn name_by_time() -> PathBuf {
+    let [year, month, day, hour, minute, second] = clock::utc(clock::wall_ms());
+    let name = format!("loadgen-report-{year}{month:02}{day:02}-{hour:02}{minute:02}{second:02}");
+    PathBuf::from(name)
 }
 
 fn write_error(path: &Path, source: std::io::Error) -> RunError {

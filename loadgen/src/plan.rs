@@ -13,7 +13,7 @@ use millrace_wire::{ApiKey, Array, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 /// Versions of Fetch that name topics, and whose sessions can be left out.
@@ -142,6 +142,7 @@ pub fn setup(
         rate: args.rate,
         spread: args.spread,
         inflight: args.inflight as usize,
+        records_max: args.records.map_or(u64::MAX, |n| n.div_ceil(u64::from(args.connections))),
         keys: (args.keys > 0).then_some(args.keys),
         partitions: target.leaders.by_partition.len() as u32,
         compression: args.codec.compression(),
@@ -192,6 +193,7 @@ fn assemble(
         spin_ns: args.spin_us * 1000,
         produce,
         fetch,
+        end_ns: AtomicU64::new(timeline.measure_end_ns),
         stop: AtomicBool::new(false),
     }
 }

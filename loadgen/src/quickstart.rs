@@ -6,6 +6,7 @@
 
 use crate::args::{Acks, QuickstartArgs, RunArgs};
 use crate::gather::Live;
+use crate::interrupt;
 use crate::machine::Noise;
 use crate::report::chart::escape;
 use crate::report::chart::{Chart, Scale, Series};
@@ -78,6 +79,9 @@ pub fn run(
     let mut cells = Vec::new();
     for acks in ACKS {
         for batch_records in BATCHES {
+            if interrupt::is_requested() {
+                break;
+            }
             let load = load(args, bootstrap, acks, batch_records);
             let capacity = run::run(&capacity(&load), surroundings)?;
             let latency = run::run(&load, surroundings)?;
@@ -93,6 +97,9 @@ pub fn run(
             show(&row(&cell));
             cells.push(cell);
         }
+    }
+    if cells.is_empty() {
+        return Err(RunError::Interrupted);
     }
     let mut matrix = Matrix { headline: headline(&cells), cells };
     (matrix.headline.noise_before, matrix.headline.noise_after) =
@@ -132,7 +139,8 @@ fn capacity(load: &RunArgs) -> RunArgs {
 /// The cell of acks=all and 100 records, with counts and reasons of all.
 fn headline(cells: &[Cell]) -> Report {
     let chosen = cells.iter().find(|cell| cell.acks == "all" && cell.batch_records == 100);
-    let mut report = chosen.expect("the matrix has it").latency.clone();
+    let chosen = chosen.or(cells.last()).expect("at least one cell was measured");
+    let mut report = chosen.latency.clone();
     let all = || cells.iter().flat_map(|cell| [&cell.capacity, &cell.latency]);
     report.errors = all().map(|report| report.errors).sum();
     report.records_verified = all().map(|report| report.records_verified).sum();
@@ -148,6 +156,12 @@ fn headline(cells: &[Cell]) -> Report {
         if cell.capacity.errors > 0 {
             report.invalid_reasons.push(format!("{name}: {} errors", cell.capacity.errors));
         }
+    }
+    if cells.len() < ACKS.len() * BATCHES.len() {
+        report.partial = true;
+        report
+            .invalid_reasons
+            .insert(0, format!("partial: ended by a signal after {} cells", cells.len()));
     }
     report.valid = report.invalid_reasons.is_empty();
     report.notes = vec![format!(

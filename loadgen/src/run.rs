@@ -1,14 +1,16 @@
 //! One run from its options to its report: prepare, load, drain, read back, judge.
 
-use crate::args::{RunArgs, Switch};
+use crate::args::{RunArgs, Switch, TargetArgs};
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::cost::Meter;
 use crate::driver::stats::{Progress, Stats};
 use crate::driver::worker::{self, Harvest, Share, WorkerError};
-use crate::driver::{ConsumerPlan, ProducerPlan, Setup};
+use crate::driver::{ConsumerPlan, ProducerPlan, Setup, Timeline};
+use crate::flushes::FlushCounter;
 use crate::gather::{Gatherer, Live, Reading};
-use crate::judge::{Circumstances, judge};
+use crate::interrupt;
+use crate::judge::{Circumstances, is_cost_valid, judge};
 use crate::machine::{Facts, Noise};
 use crate::plan::{self, Target};
 use crate::report::{BrokerCost, Outcome, Report, Row};
@@ -35,6 +37,10 @@ pub enum RunError {
     Worker(#[from] WorkerError),
     #[error("--pid {0}: no such process")]
     Pid(u32),
+    #[error("ended by a signal before anything was measured")]
+    Interrupted,
+    #[error("--count-flushes: {0}")]
+    Flushes(std::io::Error),
     #[error("{path}: {source}")]
     Write { path: String, source: std::io::Error },
 }
@@ -49,6 +55,8 @@ pub enum BrokerProcess {
     None,
     /// A process of this host.
     Pid(u32),
+    /// The same, and its flushes are counted.
+    PidWithFlushes(u32),
     /// All threads of this process but the load's.
     Embedded,
 }
@@ -57,6 +65,14 @@ impl BrokerProcess {
     /// From `--pid`.
     pub fn from_option(pid: Option<u32>) -> Self {
         pid.map_or(Self::None, Self::Pid)
+    }
+
+    /// From `--pid` and `--count-flushes`.
+    pub fn from_target(target: &TargetArgs) -> Self {
+        match (target.pid, target.count_flushes) {
+            (Some(pid), true) => Self::PidWithFlushes(pid),
+            (pid, _) => Self::from_option(pid),
+        }
     }
 }
 
@@ -105,6 +121,10 @@ pub fn start(
     let meter = match broker {
         BrokerProcess::None => None,
         BrokerProcess::Pid(pid) => Some(Meter::of_process(pid).ok_or(RunError::Pid(pid))?),
+        BrokerProcess::PidWithFlushes(pid) => {
+            let meter = Meter::of_process(pid).ok_or(RunError::Pid(pid))?;
+            Some(meter.with_flushes(FlushCounter::start(pid).map_err(RunError::Flushes)?))
+        }
         BrokerProcess::Embedded => {
             let own = progress.iter().map(|cell| cell.thread.load(Ordering::Acquire));
             let main = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
@@ -160,6 +180,8 @@ struct Loaded {
     stats: Stats,
     integrity: Integrity,
     sent: u64,
+    /// Length of the measured time as it was.
+    seconds: f64,
     edges: Option<(Reading, Reading)>,
     rows: Vec<Row>,
     about: Circumstances,
@@ -183,12 +205,13 @@ fn load(
     let shares = plan::deal(&args.target.cpus, producers, consumers);
     let (crew, mut gatherer) = start(setup, shares, around.broker, around.live)?;
     if !crew.has_failed() {
-        gatherer.measure();
+        gatherer.measure(interrupt::is_requested);
     }
     let sum = |progress: &[Arc<Progress>], cell: fn(&Progress) -> u64| -> u64 {
         progress.iter().map(|progress| cell(progress)).sum()
     };
     let has_failed = crew.has_failed();
+    let timeline = crew.setup.timeline;
     let is_sent = gatherer.wait_for(
         args.timeout + DRAIN_PATIENCE,
         |progress| has_failed || progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire)),
@@ -207,6 +230,7 @@ fn load(
     let harvests = crew.stop()?;
     let has_broker_ended = !gatherer.is_broker_alive();
     let (edges, rows) = gatherer.finish();
+    let seconds = measured_seconds(edges.as_ref(), &timeline);
     let (mut stats, sent, mut seen) = merge(harvests);
     let is_verified = args.fetch.verify == Switch::On;
     if !has_tail && is_verified {
@@ -225,10 +249,21 @@ fn load(
         is_drain_cut: !is_drained,
         connections_lost: stats.connections_lost,
         has_broker_ended,
+        is_interrupted: interrupt::is_requested(),
     };
     let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
     let sent = sent.iter().map(|stream| stream.sent).sum();
-    Ok(Loaded { stats, integrity, sent, edges, rows, about })
+    Ok(Loaded { stats, integrity, sent, seconds, edges, rows, about })
+}
+
+/// Length of the measured time; it may have been cut short.
+fn measured_seconds(edges: Option<&(Reading, Reading)>, timeline: &Timeline) -> f64 {
+    let cut = edges.filter(|(_, last)| last.at_ns < timeline.measure_end_ns);
+    let ns = match cut {
+        Some((first, last)) => last.at_ns.saturating_sub(first.at_ns).max(1_000_000),
+        None => timeline.measure_end_ns - timeline.measure_start_ns,
+    };
+    ns as f64 / 1e9
 }
 
 fn check_fit(args: &RunArgs, producers: &[ProducerPlan]) -> Result<(), RunError> {
@@ -301,8 +336,7 @@ fn conclude(
     started: i64,
     noise: [Noise; 2],
 ) -> Outcome {
-    let Loaded { stats, integrity, sent, edges, rows, about } = loaded;
-    let seconds = args.duration.as_secs_f64();
+    let Loaded { stats, integrity, sent, seconds, edges, rows, about } = loaded;
     let per = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
     let costs = edges.map_or_else(Costs::default, |edges| costs(&edges));
     let broker = costs.broker;
@@ -310,6 +344,8 @@ fn conclude(
     let mut report = Report {
         valid: false,
         invalid_reasons: Vec::new(),
+        cost_valid: false,
+        partial: about.is_interrupted,
         notes: Vec::new(),
         records_per_second: stats.records as f64 / seconds,
         bytes_per_second: stats.bytes as f64 / seconds,
@@ -336,6 +372,7 @@ fn conclude(
         broker_cpu_s_per_gb: broker
             .filter(|_| stats.bytes > 0)
             .map(|broker| broker.cpu_s * 1e9 / stats.bytes as f64),
+        flushes_per_request: broker.and_then(|broker| per(broker.flushes?, stats.requests)),
         broker,
         client_cpu_fraction: costs.client_fraction,
         schedule_lag_us: stats.lag.quantile_us(0.99),
@@ -356,6 +393,7 @@ fn conclude(
     };
     (report.invalid_reasons, report.notes) = judge(&report, args, about);
     report.valid = report.invalid_reasons.is_empty();
+    report.cost_valid = is_cost_valid(&report.invalid_reasons);
     let Stats { response, service, end_to_end, .. } = stats;
     Outcome { report, response, service, end_to_end }
 }

@@ -5,12 +5,16 @@ mod fake;
 use fake::{Fake, Fault};
 use loadgen::args::{Acks, Codec, ConsumeArgs, QuickstartArgs, RunArgs, Switch};
 use loadgen::gather::Live;
-use loadgen::report::Outcome;
+use loadgen::report::Outcome as RunOutcome;
 use loadgen::run::{self, BrokerProcess, Surroundings};
+use loadgen::study::metric::Outcome;
+use loadgen::study::{engine, file};
 use loadgen::{catchup, quickstart};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+const TEN_MS: Duration = Duration::from_millis(10);
 
 /// A folder that goes away with the test.
 struct Folder(PathBuf);
@@ -47,7 +51,7 @@ fn args(fake: &Fake) -> RunArgs {
     args
 }
 
-fn run(args: &RunArgs) -> Outcome {
+fn run(args: &RunArgs) -> RunOutcome {
     let folder = Folder::new();
     let around = Surroundings {
         broker: BrokerProcess::None,
@@ -60,7 +64,7 @@ fn run(args: &RunArgs) -> Outcome {
 }
 
 /// What spoils a result, without those reasons that come from a slow host.
-fn complaints(outcome: &Outcome) -> Vec<String> {
+fn complaints(outcome: &RunOutcome) -> Vec<String> {
     let reasons = outcome.report.invalid_reasons.iter();
     reasons.filter(|reason| !reason.contains("client")).cloned().collect()
 }
@@ -343,4 +347,53 @@ fn the_report_has_the_promised_keys_and_files() {
     for name in ["response.hgrm", "service.hgrm", "end_to_end.hgrm"] {
         assert!(read(name).contains("#[Mean"), "{name}");
     }
+}
+
+#[test]
+fn a_study_interleaves_its_brokers_compares_them_and_goes_on_where_it_stopped() {
+    let (fast, slow) = (Fake::start(Fault::None), Fake::start(Fault::Delay(TEN_MS)));
+    let folder = Folder::new();
+    let text = format!(
+        "title = \"fast and slow\"\nrepeats = 3\nretries = 0\nsettle = \"1ms\"\n\
+         [[broker]]\nname = \"fast\"\naddress = \"{}\"\n\
+         [[broker]]\nname = \"slow\"\naddress = \"{}\"\n\
+         [[row]]\nname = \"closed\"\nrun = \"--batch-records 1 --inflight 1 --warmup 0s \
+         --duration 500ms --partitions 1\"\n\
+         bounds = [\"records_per_second ratio >= 2\", \"response_us.p50 ratio >= 1\"]\n",
+        fast.address(),
+        slow.address()
+    );
+    let study = file::parse("s.toml", &text).expect("a sound study");
+    let run = || engine::run(&study, &folder.0, Live::Silent, "loadgen study", Vec::new());
+    let found = run().expect("both brokers answer");
+    assert!(!found.partial);
+    let row = &found.rows[0];
+    // A closed loop of one request at a time: at most 50 requests of 10 ms in 500 ms.
+    let per_second = &row.figures[0].brokers[1].values;
+    assert!(per_second.iter().all(|value| *value <= 101.0), "{per_second:?}");
+    let outcomes: Vec<Outcome> = row.demands.iter().map(|demand| demand.outcome).collect();
+    if found.valid {
+        assert_eq!(outcomes, [Outcome::Reached, Outcome::Missed]);
+    }
+    let read = |name: &str| std::fs::read_to_string(folder.0.join(name)).expect(name);
+    assert!(read("summary.md").contains("| fast | slow | ratio |"));
+    assert!(read("report.html").contains("records/s") && !read("report.html").contains("<script"));
+    assert!(read("runs/closed/slow-3/response.hgrm").contains("#[Mean"));
+
+    // Valid results are kept, others are measured again.
+    let counts = (fast.counts().requests, slow.counts().requests);
+    std::fs::remove_dir_all(folder.0.join("runs/closed/slow-2")).expect("it was measured");
+    let kept = (1..=3)
+        .filter(|n| {
+            read(&format!("runs/closed/fast-{n}/report.json")).contains("\"cost_valid\": true")
+        })
+        .count();
+    let found = run().expect("both brokers answer");
+    assert!(!found.partial && slow.counts().requests > counts.1);
+    assert_eq!(fast.counts().requests == counts.0, kept == 3);
+
+    let other = file::parse("s.toml", &text.replace("repeats = 3", "repeats = 2"));
+    let other = other.expect("a sound study");
+    let error = engine::run(&other, &folder.0, Live::Silent, "", Vec::new());
+    assert!(error.expect_err("another study").to_string().contains("holds another study"));
 }

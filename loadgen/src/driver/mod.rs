@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::schedule::Spread;
 use millrace_wire::compression::Compression;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The phases of a run, in clock nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +62,23 @@ pub struct Setup {
     pub produce: Option<ProduceSetup>,
     /// How consumers fetch.
     pub fetch: FetchSetup,
+    /// Nothing is due from here on; the end of the measured time, or earlier once it is cut short.
+    pub end_ns: AtomicU64,
     /// Everything ends at once.
     pub stop: AtomicBool,
 }
 
 impl Setup {
+    /// When sending ends.
+    pub fn end_ns(&self) -> u64 {
+        self.end_ns.load(Ordering::Relaxed)
+    }
+
+    /// Ends sending now, if it has not ended.
+    pub fn end_now(&self) {
+        self.end_ns.fetch_min(self.clock.now_ns(), Ordering::Relaxed);
+    }
+
     /// How producers send, for those that do.
     pub fn produce(&self) -> &ProduceSetup {
         self.produce.as_ref().expect("producers are only made with their setup")
@@ -94,6 +106,8 @@ pub struct ProduceSetup {
     pub spread: Spread,
     /// Requests under way on a connection.
     pub inflight: usize,
+    /// Each connection ends after the request that reaches this many records.
+    pub records_max: u64,
     /// Distinct keys; `None` without keys.
     pub keys: Option<u32>,
     /// Partitions of the topic.

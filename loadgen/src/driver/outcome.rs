@@ -121,7 +121,7 @@ impl Producer {
         let batch = request.batches[index];
         let may_retry = ErrorCode(code).is_retriable()
             && request.attempts < setup.produce().retries
-            && now_ns < setup.timeline.measure_end_ns;
+            && now_ns < setup.end_ns();
         if may_retry {
             let mut again = self.free.pop().unwrap_or_default();
             again.copy_batch(request, index, self.streams[batch.slot].partition);
@@ -176,7 +176,7 @@ impl Producer {
         if oldest_ns.is_some_and(|written_ns| now_ns > written_ns.saturating_add(timeout_ns)) {
             self.on_lost(setup, stats, Failure::NoAnswer);
         }
-        let is_over = now_ns >= setup.timeline.measure_end_ns;
+        let is_over = now_ns >= setup.end_ns();
         if self.link.is_some() || is_over || now_ns < self.reconnect_ns {
             return false;
         }

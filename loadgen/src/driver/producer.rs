@@ -24,6 +24,8 @@ pub struct Producer {
     pub(super) link: Option<Link>,
     pub(super) streams: Vec<SentStream>,
     cursor: usize,
+    /// Handed to batches so far.
+    records_built: u64,
     schedule: Option<Schedule>,
     random: fastrand::Rng,
     /// The last correlation id given.
@@ -65,6 +67,7 @@ impl Producer {
             // Connections begin at different partitions, so that few of them meet on one.
             cursor: plan.id as usize % streams.len(),
             streams,
+            records_built: 0,
             schedule: schedule_of(setup, produce, plan.id),
             random: fastrand::Rng::with_seed(produce.seed ^ u64::from(plan.id)),
             correlation_id: 0,
@@ -96,13 +99,15 @@ impl Producer {
     /// When the next send is due without any event: by the schedule, or at once in a closed loop
     /// without answers. `None` after the end, and while an answer or the socket must come first.
     pub fn next_due_ns(&mut self, setup: &Setup) -> Option<u64> {
-        if self.link.is_none() || self.is_blocked || !self.has_room(setup.produce()) {
+        let produce = setup.produce();
+        let may_send = self.has_room(produce) && !self.is_spent(produce);
+        if self.link.is_none() || self.is_blocked || !may_send {
             return None;
         }
         if let Some(schedule) = &mut self.schedule {
             return due_ns(schedule, setup);
         }
-        let is_open = setup.clock.now_ns() < setup.timeline.measure_end_ns;
+        let is_open = setup.clock.now_ns() < setup.end_ns();
         (is_open && setup.produce().acks == Acks::None).then_some(setup.timeline.start_ns)
     }
 
@@ -110,14 +115,18 @@ impl Producer {
     pub fn is_done(&mut self, setup: &Setup, now_ns: u64) -> bool {
         let nothing_due = match &mut self.schedule {
             Some(schedule) => due_ns(schedule, setup).is_none(),
-            None => now_ns >= setup.timeline.measure_end_ns,
-        };
+            None => now_ns >= setup.end_ns(),
+        } || self.is_spent(setup.produce());
         nothing_due && self.writing.is_empty() && self.awaiting.is_empty() && self.again.is_empty()
     }
 
     /// Records handed to batches so far.
     pub fn sent_records(&self) -> u64 {
         self.streams.iter().map(|stream| stream.sent).sum()
+    }
+
+    fn is_spent(&self, produce: &ProduceSetup) -> bool {
+        self.records_built >= produce.records_max
     }
 
     pub(super) fn has_room(&self, produce: &ProduceSetup) -> bool {
@@ -159,11 +168,13 @@ impl Producer {
     /// How many records each batch gets now, their intended times in `self.intended_ns`.
     fn next_records(&mut self, setup: &Setup, now_ns: u64) -> Option<usize> {
         let produce = setup.produce();
-        let timeline = &setup.timeline;
         self.intended_ns.clear();
+        if self.is_spent(produce) {
+            return None;
+        }
         let Some(schedule) = &mut self.schedule else {
             self.intended_ns.push(now_ns);
-            let is_open = (timeline.start_ns..timeline.measure_end_ns).contains(&now_ns);
+            let is_open = (setup.timeline.start_ns..setup.end_ns()).contains(&now_ns);
             return is_open.then_some(produce.batch_records);
         };
         due_ns(schedule, setup).filter(|due_ns| *due_ns <= now_ns)?;
@@ -172,7 +183,7 @@ impl Producer {
             schedule.take(1);
             return Some(produce.batch_records);
         } else {
-            schedule.due(now_ns.min(timeline.measure_end_ns - 1), produce.batch_records)
+            schedule.due(now_ns.min(setup.end_ns() - 1), produce.batch_records)
         };
         self.intended_ns.extend((0..records).map(|ahead| schedule.arrival_ns(ahead)));
         schedule.take(records);
@@ -197,6 +208,7 @@ impl Producer {
             random: &mut self.random,
         };
         request.build(setup, setup.produce(), author, now_ns, records);
+        self.records_built += request.records();
         self.writing.push_back(request);
     }
 
@@ -284,7 +296,7 @@ fn schedule_of(setup: &Setup, produce: &ProduceSetup, id: u32) -> Option<Schedul
 /// When the next request is to leave; `None` when nothing is due before the end.
 fn due_ns(schedule: &mut Schedule, setup: &Setup) -> Option<u64> {
     let produce = setup.produce();
-    let end_ns = setup.timeline.measure_end_ns;
+    let end_ns = setup.end_ns();
     let first_ns = schedule.arrival_ns(0);
     if first_ns >= end_ns {
         return None;

@@ -185,6 +185,63 @@ impl Chart {
     }
 }
 
+/// Values as dots on one axis from 0, a strip for each name; `limit` is a line across.
+pub fn strips(
+    title: &str,
+    strips: &[(&str, &[f64])],
+    limit: Option<f64>,
+    words: &dyn Fn(f64) -> String,
+) -> String {
+    const STRIP: f64 = 26.0;
+    const NAMES: f64 = 190.0;
+    let values = || strips.iter().flat_map(|strip| strip.1).copied();
+    if values().next().is_none() {
+        return format!("<p class=none>{}: not measured.</p>\n", escape(title));
+    }
+    let axis = Axis::new(Scale::Linear, values().chain(limit));
+    let at = |value: f64| NAMES + axis.place(value) * (WIDTH - NAMES - RIGHT - 20.0);
+    let bottom = TOP + STRIP * strips.len() as f64;
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {}\" role=img aria-label=\"{1}\">\
+         <text x=0 y=16 class=title>{1}</text>\n",
+        bottom + 22.0,
+        escape(title)
+    );
+    for tick in axis.ticks() {
+        let (x, y, tick) = (at(tick), bottom + 16.0, escape(&words(tick)));
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x:.1} {TOP}V{bottom}\" class=grid />\
+             <text x={x:.1} y={y:.1} class=xtick>{tick}</text>"
+        );
+    }
+    if let Some(limit) = limit {
+        let (x, limit) = (at(limit), escape(&words(limit)));
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x:.1} {TOP}V{bottom}\" class=line stroke=#000 stroke-dasharray=\"4 3\">\
+             <title>demanded: {limit}</title></path>"
+        );
+    }
+    for (place, (name, values)) in strips.iter().enumerate() {
+        let y = TOP + STRIP * (place as f64 + 0.5);
+        let (colour, _) = STYLES[place % STYLES.len()];
+        let _ = writeln!(svg, "<text x=0 y={:.1}>{}</text>", y + 4.0, escape(name));
+        for (repeat, &value) in values.iter().enumerate() {
+            let (x, shown) = (at(value), escape(&words(value)));
+            let _ = write!(
+                svg,
+                "<circle cx={x:.1} cy={y:.1} r=5 fill=\"{colour}\" fill-opacity=.55>\
+                 <title>{} {}: {shown}</title></circle>",
+                escape(name),
+                repeat + 1
+            );
+        }
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
 fn x_at(axis: &Axis, value: f64) -> f64 {
     LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT)
 }

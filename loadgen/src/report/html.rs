@@ -3,6 +3,7 @@
 use super::chart::{Chart, Scale, Series, escape};
 use super::text::{self, time};
 use super::{Outcome, Report, Row};
+use crate::machine::Facts;
 use std::fmt::Write;
 
 const STYLE: &str = "\
@@ -12,7 +13,9 @@ color:#1b1b1b;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top
 .verdict.bad{border-color:#d55e00;background:#fdf3ec}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{padding:.15rem .7rem .15rem 0;text-align:right;border-bottom:1px solid #ddd}\
-td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}\
+td:first-child,th:first-child,.text td,.study td:nth-child(2){text-align:left}\
+.text td:first-child{white-space:nowrap;vertical-align:top}.first td{border-top:2px solid #999}\
+.missed td:last-child{color:#d55e00;font-weight:600}.wide{overflow-x:auto}\
 svg{width:100%;height:auto;font:12px system-ui,sans-serif;margin:.6rem 0}\
 .grid{stroke:#ddd}.line{fill:none;stroke-width:2}.title{font-weight:600}\
 .ytick{text-anchor:end;fill:#555}.xtick{text-anchor:middle;fill:#555}\
@@ -153,16 +156,27 @@ fn over_time(report: &Report) -> Vec<Chart> {
     charts
 }
 
+/// The same with values that are sentences.
+pub fn text_table<N: AsRef<str>>(rows: &[(N, String)]) -> String {
+    table(rows).replacen("<table>", "<table class=text>", 1)
+}
+
+/// The host.
+pub fn facts(machine: &Facts) -> String {
+    table(&flat(serde_json::to_value(machine).unwrap_or_default()))
+}
+
+fn flat(value: serde_json::Value) -> Vec<(String, String)> {
+    let map = value.as_object().cloned().unwrap_or_default();
+    map.into_iter().map(|(name, value)| (name, words(&value))).collect()
+}
+
 /// Configuration, host, and how to repeat it.
 pub fn background(report: &Report) -> String {
-    let flat = |value: serde_json::Value| -> Vec<(String, String)> {
-        let map = value.as_object().cloned().unwrap_or_default();
-        map.into_iter().map(|(name, value)| (name, words(&value))).collect()
-    };
     let mut html = String::from("<h2>Configuration</h2>\n");
     html.push_str(&table(&flat(report.configuration.clone())));
     html.push_str("<h2>Host</h2>\n");
-    html.push_str(&table(&flat(serde_json::to_value(&report.machine).unwrap_or_default())));
+    html.push_str(&facts(&report.machine));
     html.push_str("<h2>Noise of the host</h2>\n<p>Before, then after the load.</p>\n");
     for noise in [report.noise_before, report.noise_after] {
         html.push_str(&table(&flat(serde_json::to_value(noise).unwrap_or_default())));

@@ -21,6 +21,10 @@ pub struct Report {
     pub valid: bool,
     /// Why not.
     pub invalid_reasons: Vec<String>,
+    /// Whether what a record cost the broker holds: the client may have been the limit.
+    pub cost_valid: bool,
+    /// The run was ended by a signal.
+    pub partial: bool,
     /// What a reader should know besides.
     pub notes: Vec<String>,
     /// Records acknowledged (acks=0: sent) a second of the measured time.
@@ -55,6 +59,8 @@ pub struct Report {
     pub broker_cpu_us_per_record: Option<f64>,
     /// CPU time of the broker per 10^9 acknowledged value bytes.
     pub broker_cpu_s_per_gb: Option<f64>,
+    /// Flushes of the broker per request, with --count-flushes.
+    pub flushes_per_request: Option<f64>,
     /// What the broker used in the measured time.
     pub broker: Option<BrokerCost>,
     /// Busiest client thread: share of one CPU, without spinning.
@@ -106,6 +112,8 @@ pub struct BrokerCost {
     pub read_bytes: u64,
     /// Written to storage.
     pub write_bytes: u64,
+    /// Flushes asked of the file system, when they were counted.
+    pub flushes: Option<u64>,
 }
 
 impl BrokerCost {
@@ -118,6 +126,7 @@ impl BrokerCost {
             context_switches_per_second: used.context_switches as f64 / seconds,
             read_bytes: used.read_bytes,
             write_bytes: used.write_bytes,
+            flushes: used.flushes,
         }
     }
 }

@@ -1,0 +1,423 @@
+//! A study from its TOML file; errors name the line and the field.
+
+use super::control::Control;
+use super::metric::{Bound, Metric};
+use super::{Row, Study, Work};
+use crate::args::{Cli, Command, CompareArgs, RunArgs, parse_duration};
+use crate::brokers::BrokerSpec;
+use clap::Parser;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StudyFile {
+    title: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default = "five")]
+    repeats: u32,
+    #[serde(default = "two")]
+    retries: u32,
+    #[serde(default)]
+    client_cpus: Vec<usize>,
+    host_tcp_congestion: Option<String>,
+    settle: Option<Spanned<String>>,
+    #[serde(default)]
+    broker: Vec<BrokerFile>,
+    row: Vec<RowFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BrokerFile {
+    name: Spanned<String>,
+    #[serde(default)]
+    about: String,
+    address: Option<String>,
+    pid: Option<u32>,
+    start: Option<String>,
+    #[serde(default)]
+    prints_pid: bool,
+    version: Option<String>,
+    #[serde(default)]
+    cpus: Vec<usize>,
+    warm_up: Option<Spanned<String>>,
+    #[serde(default)]
+    durable: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowFile {
+    name: Spanned<String>,
+    title: Option<String>,
+    #[serde(default)]
+    about: String,
+    run: Option<Spanned<String>>,
+    consume: Option<Spanned<String>>,
+    fill: Option<Spanned<String>>,
+    control: Option<ControlFile>,
+    #[serde(default)]
+    start: bool,
+    recover: Option<Spanned<String>>,
+    idle: Option<Spanned<String>>,
+    #[serde(default)]
+    durable: bool,
+    #[serde(default)]
+    bounds: Vec<Spanned<String>>,
+    #[serde(default)]
+    show: Vec<String>,
+    repeats: Option<u32>,
+    #[serde(default)]
+    axes: BTreeMap<String, Vec<AxisValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AxisValue {
+    Whole(i64),
+    Part(f64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControlFile {
+    command: String,
+    topic: Option<Spanned<String>>,
+    records: u64,
+    record_bytes: u64,
+}
+
+fn five() -> u32 {
+    5
+}
+
+fn two() -> u32 {
+    2
+}
+
+/// A text with the name it has in messages.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn error<T>(&self, at: &Spanned<T>, what: impl std::fmt::Display) -> String {
+        let line = self.text[..at.span().start].lines().count().max(1);
+        // A span that begins a line ends the text before it with a line feed.
+        let line = line + usize::from(self.text[..at.span().start].ends_with('\n'));
+        format!("{}, line {line}: {what}", self.name)
+    }
+}
+
+/// Parses the text of a study; `name` is its file.
+pub fn parse(name: &str, text: &str) -> Result<Study, String> {
+    let file: StudyFile = toml::from_str(text).map_err(|error| format!("{name}: {error}"))?;
+    let source = Source { name, text };
+    let mut brokers = Vec::new();
+    for broker in file.broker {
+        brokers.push(broker_spec(source, broker)?);
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    for row in &file.row {
+        for (suffix, options) in combinations(&row.axes) {
+            let expanded = row_of(source, row, &suffix, &options)?;
+            if rows.iter().any(|row| row.name == expanded.name) {
+                return Err(source.error(&row.name, format!("row {} comes twice", expanded.name)));
+            }
+            rows.push(expanded);
+        }
+    }
+    Ok(Study {
+        title: file.title,
+        about: file.about,
+        repeats: file.repeats.max(1),
+        retries: file.retries,
+        client_cpus: file.client_cpus,
+        host_tcp_congestion: file.host_tcp_congestion,
+        settle: duration(source, file.settle, Duration::from_secs(2))?,
+        brokers,
+        rows,
+        only: Vec::new(),
+        text: text.to_owned(),
+    })
+}
+
+/// A study of one row on two brokers that are there.
+pub fn comparison(args: &CompareArgs) -> Result<Study, String> {
+    let broker = |text: &str| {
+        let (address, pid) = text.split_once('@').map_or((text, None), |(a, p)| (a, Some(p)));
+        let pid = pid.map(str::parse).transpose();
+        Ok::<_, String>(BrokerSpec {
+            name: address.replace(':', "-"),
+            address: Some(address.to_owned()),
+            pid: pid.map_err(|_| format!("'{text}' is not HOST:PORT or HOST:PORT@PID"))?,
+            ..Default::default()
+        })
+    };
+    let words = ["loadgen".to_owned(), "run".to_owned()].into_iter().chain(args.run.clone());
+    let parsed = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+    let Command::Run(run) = parsed.command else { return Err("not a run".to_owned()) };
+    run.check()?;
+    let bounds = args.bound.iter().map(|bound| Bound::parse(bound));
+    let bounds: Vec<Bound> = bounds.collect::<Result<_, _>>()?;
+    let row = Row {
+        name: "run".to_owned(),
+        title: "loadgen run".to_owned(),
+        about: args.run.join(" "),
+        work: Work::Run(run),
+        is_durable: false,
+        metrics: figures(&bounds, &args.show),
+        bounds,
+        repeats: None,
+    };
+    Ok(Study {
+        title: format!("{} and {}", args.first, args.second),
+        about: String::new(),
+        repeats: args.repeats,
+        retries: two(),
+        client_cpus: args.cpus.clone(),
+        host_tcp_congestion: None,
+        settle: Duration::from_secs(1),
+        brokers: vec![broker(&args.first)?, broker(&args.second)?],
+        rows: vec![row],
+        only: Vec::new(),
+        text: format!("# {} {} {:?}\n", args.first, args.second, args.run),
+    })
+}
+
+/// The figures of bounds, then the others asked for.
+fn figures(bounds: &[Bound], show: &[String]) -> Vec<Metric> {
+    let mut figures: Vec<Metric> = Vec::new();
+    let named = bounds.iter().map(|bound| bound.metric.clone());
+    for metric in named.chain(show.iter().cloned().map(Metric)) {
+        if !figures.contains(&metric) {
+            figures.push(metric);
+        }
+    }
+    figures
+}
+
+fn duration(
+    source: Source<'_>,
+    text: Option<Spanned<String>>,
+    default: Duration,
+) -> Result<Duration, String> {
+    text.map_or(Ok(default), |text| {
+        parse_duration(text.get_ref()).map_err(|error| source.error(&text, error))
+    })
+}
+
+fn broker_spec(source: Source<'_>, broker: BrokerFile) -> Result<BrokerSpec, String> {
+    if broker.address.is_some() == broker.start.is_some() {
+        let what = format!("broker {} needs `address` or `start`", broker.name.get_ref());
+        return Err(source.error(&broker.name, what));
+    }
+    slug(source, &broker.name)?;
+    Ok(BrokerSpec {
+        name: broker.name.into_inner(),
+        about: broker.about,
+        address: broker.address,
+        pid: broker.pid,
+        start: broker.start,
+        prints_pid: broker.prints_pid,
+        version: broker.version,
+        cpus: broker.cpus,
+        warm_up: duration(source, broker.warm_up, Duration::ZERO)?,
+        durable: broker.durable,
+        variables: Vec::new(),
+    })
+}
+
+/// Names become folders.
+fn slug(source: Source<'_>, name: &Spanned<String>) -> Result<(), String> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_. ,=".contains(c);
+    let text = name.get_ref();
+    match !text.is_empty() && !text.starts_with('.') && text.chars().all(is_fine) {
+        true => Ok(()),
+        false => Err(source.error(name, format!("name '{text}': letters, digits, - _ . only"))),
+    }
+}
+
+/// Every combination of the axes' values: what it is called, and the options.
+fn combinations(axes: &BTreeMap<String, Vec<AxisValue>>) -> Vec<(String, String)> {
+    let mut all = vec![(String::new(), String::new())];
+    for (axis, values) in axes {
+        let words: Vec<String> = values
+            .iter()
+            .map(|value| match value {
+                AxisValue::Whole(number) => number.to_string(),
+                AxisValue::Part(number) => number.to_string(),
+                AxisValue::Text(text) => text.clone(),
+            })
+            .collect();
+        let with = |(name, options): &(String, String), value: &String| {
+            (format!("{name},{axis}={value}"), format!("{options} --{axis} {value}"))
+        };
+        all = all.iter().flat_map(|one| words.iter().map(move |value| with(one, value))).collect();
+    }
+    all
+}
+
+fn row_of(source: Source<'_>, row: &RowFile, suffix: &str, axes: &str) -> Result<Row, String> {
+    slug(source, &row.name)?;
+    let mut bounds = Vec::new();
+    for bound in &row.bounds {
+        bounds.push(Bound::parse(bound.get_ref()).map_err(|e| source.error(bound, e))?);
+    }
+    let metrics = figures(&bounds, &row.show);
+    if metrics.is_empty() {
+        return Err(source.error(&row.name, "`bounds` or `show` must name a figure"));
+    }
+    let name = row.name.get_ref();
+    Ok(Row {
+        name: format!("{name}{suffix}"),
+        title: format!("{}{suffix}", row.title.as_ref().unwrap_or(name)),
+        about: row.about.clone(),
+        work: work(source, row, axes)?,
+        is_durable: row.durable,
+        bounds,
+        metrics,
+        repeats: row.repeats,
+    })
+}
+
+fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
+    let kinds = [
+        row.run.is_some(),
+        row.consume.is_some(),
+        row.control.is_some(),
+        row.start,
+        row.recover.is_some(),
+        row.idle.is_some(),
+    ];
+    if kinds.iter().filter(|&&is_there| is_there).count() != 1 {
+        let what = "a row has one of run, consume, control, start, recover, idle";
+        return Err(source.error(&row.name, what));
+    }
+    let parse = |options: &Spanned<String>, prefix: &[&str], axes: &str| {
+        let text = format!("{} {axes}", options.get_ref());
+        let words = ["loadgen"].into_iter().chain(prefix.iter().copied());
+        let parsed = Cli::try_parse_from(words.chain(text.split_whitespace()));
+        parsed.map(|cli| cli.command).map_err(|error| {
+            let text = error.to_string();
+            let (what, _) = text.split_once("\n\nUsage").unwrap_or((&text, ""));
+            let words: Vec<&str> = what.split_whitespace().collect();
+            source.error(options, words.join(" "))
+        })
+    };
+    let run = |options: &Spanned<String>, axes: &str| match parse(options, &["run"], axes)? {
+        Command::Run(args) => args.check().map(|()| args).map_err(|e| source.error(options, e)),
+        _ => unreachable!("it begins with run"),
+    };
+    if let Some(options) = &row.run {
+        return Ok(Work::Run(run(options, axes)?));
+    }
+    if let Some(options) = &row.consume {
+        let fill = row.fill.as_ref().ok_or_else(|| {
+            source.error(options, "consume needs `fill`, the options of the run that fills it")
+        })?;
+        let fill = run(fill, "")?;
+        let Command::Consume(args) = parse(options, &["consume", "--topic", "-"], axes)? else {
+            unreachable!("it begins with consume")
+        };
+        return Ok(Work::Consume(fill, Box::new(args)));
+    }
+    if let Some(control) = &row.control {
+        let is_producing = row.fill.is_none();
+        let topic = match row.fill.as_ref().or(control.topic.as_ref()) {
+            Some(options) => run(options, "")?,
+            None => Box::new(RunArgs::with_defaults()),
+        };
+        let (records, record_bytes) = (control.records, control.record_bytes);
+        let command = control.command.clone();
+        return Ok(Work::Control(topic, Control { command, records, record_bytes, is_producing }));
+    }
+    if let Some(options) = &row.recover {
+        let Command::Recover(args) = parse(options, &["recover", "--start", "-"], axes)? else {
+            unreachable!("it begins with recover")
+        };
+        return Ok(Work::Recover(args));
+    }
+    if let Some(options) = &row.idle {
+        let Command::Idle(args) = parse(options, &["idle"], axes)? else {
+            unreachable!("it begins with idle")
+        };
+        return Ok(Work::Idle(Box::new(args)));
+    }
+    Ok(Work::Start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BROKER: &str = "title = \"t\"\n[[broker]]\nname = \"A\"\naddress = \"127.0.0.1:1\"\n";
+
+    fn row(text: &str) -> Result<Study, String> {
+        parse("s.toml", &format!("{BROKER}[[row]]\nname = \"r\"\n{text}\n"))
+    }
+
+    #[test]
+    fn a_row_is_what_the_command_line_says() {
+        let text = "run = \"--batch-records 7 --acks all\"\nshow = [\"records_per_second\"]\n\
+                    bounds = [\"bytes_per_second ratio >= 2\"]\ndurable = true";
+        let study = row(text).expect("a study");
+        let Work::Run(args) = &study.rows[0].work else { panic!("a run") };
+        assert_eq!((args.batch_records, args.acks.word()), (7, "all"));
+        let names: Vec<&str> = study.rows[0].metrics.iter().map(|m| m.0.as_str()).collect();
+        assert_eq!(names, ["bytes_per_second", "records_per_second"]);
+        assert_eq!((study.repeats, study.rows[0].is_durable), (5, true));
+    }
+
+    #[test]
+    fn axes_make_a_row_of_each_combination() {
+        let text =
+            "run = \"\"\nshow = [\"x\"]\naxes = { acks = [\"0\", \"1\"], batch-records = [1, 9] }";
+        let study = row(text).expect("a study");
+        let names: Vec<&str> = study.rows.iter().map(|row| row.name.as_str()).collect();
+        let expected = [
+            "r,acks=0,batch-records=1",
+            "r,acks=0,batch-records=9",
+            "r,acks=1,batch-records=1",
+            "r,acks=1,batch-records=9",
+        ];
+        assert_eq!(names, expected);
+        let Work::Run(args) = &study.rows[3].work else { panic!("a run") };
+        assert_eq!((args.batch_records, args.acks.word()), (9, "1"));
+    }
+
+    #[test]
+    fn errors_name_the_line_and_the_field() {
+        let rows = [
+            ("run = \"--batch-records x\"\nshow = [\"x\"]", "line 7: ", "--batch-records"),
+            ("run = \"--record-bytes 3\"\nshow = [\"x\"]", "line 7: ", "--record-bytes 3"),
+            ("run = \"\"\nshow = []\nbounds = [\"x ratio 3\"]", "line 9: ", "METRIC"),
+            ("run = \"\"", "line 6: ", "must name a figure"),
+            ("show = [\"x\"]", "line 6: ", "one of run, consume"),
+            ("run = \"\"\nstart = true\nshow = [\"x\"]", "line 6: ", "one of run, consume"),
+            ("consume = \"\"\nshow = [\"x\"]", "line 7: ", "`fill`"),
+            ("runn = \"\"\nshow = [\"x\"]", "line 7", "runn"),
+            ("run = 5", "line 7", "invalid type"),
+            ("run = \"", "line 7", "basic string"),
+        ];
+        for (text, line, words) in rows {
+            let error = row(text).expect_err(text);
+            assert!(error.starts_with("s.toml"), "{error}");
+            assert!(error.contains(line) && error.contains(words), "{text}: {error}");
+        }
+        let twice = format!("{BROKER}[[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"x\"]\n")
+            .to_owned()
+            + "[[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"x\"]\n";
+        assert!(parse("s", &twice).expect_err("twice").contains("line 10: row r comes twice"));
+        let neither =
+            "title = \"t\"\n[[broker]]\nname = \"A\"\n[[row]]\nname = \"r\"\nstart = true";
+        assert!(parse("s", neither).expect_err("no address").contains("line 3: broker A needs"));
+    }
+}

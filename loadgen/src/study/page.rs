@@ -1,0 +1,280 @@
+//! A study as a page and as Markdown.
+
+use super::found::{Demand, Figure, Found, RowFound};
+use super::metric::{Outcome, Subject, number};
+use crate::report::chart::{self, escape};
+use crate::report::html;
+use std::fmt::Write;
+
+/// One line of the table of results.
+struct Line {
+    cells: Vec<String>,
+    outcome: Option<Outcome>,
+}
+
+/// The study in one sentence.
+pub fn verdict(found: &Found) -> String {
+    let all = || found.rows.iter().flat_map(|row| &row.demands);
+    let count = |wanted: Outcome| all().filter(|demand| demand.outcome == wanted).count();
+    let mut text = match (found.partial, found.valid) {
+        (true, _) => "Partial: not everything is measured yet. ".to_owned(),
+        (false, false) => "Not valid: some rows have too few valid measurements. ".to_owned(),
+        (false, true) => "Valid. ".to_owned(),
+    };
+    let total = all().count();
+    if total > 0 {
+        let met = count(Outcome::Reached) + count(Outcome::Barely);
+        let _ = write!(text, "{met} of {total} demands are met by the median");
+        if count(Outcome::Barely) > 0 {
+            let _ = write!(text, ", {} of them not by the whole interval", count(Outcome::Barely));
+        }
+        for (outcome, words) in [(Outcome::Missed, "missed"), (Outcome::Unknown, "open")] {
+            if count(outcome) > 0 {
+                let _ = write!(text, "; {} {words}", count(outcome));
+            }
+        }
+        text.push('.');
+    }
+    text
+}
+
+fn headings(found: &Found) -> Vec<String> {
+    let mut headings = vec!["work".to_owned(), "figure".to_owned()];
+    headings.extend(found.brokers.iter().map(|broker| broker.spec.name.clone()));
+    for other in found.brokers.iter().skip(1) {
+        let versus = if found.brokers.len() > 2 {
+            format!(" to {}", other.spec.name)
+        } else {
+            String::new()
+        };
+        headings.push(format!("ratio{versus}"));
+        headings.push(format!("to its best{versus}"));
+    }
+    headings.extend(["demanded".to_owned(), "met".to_owned()]);
+    headings
+}
+
+fn lines(row: &RowFound) -> Vec<Line> {
+    row.figures
+        .iter()
+        .enumerate()
+        .map(|(place, figure)| {
+            let mut cells = vec![if place == 0 { row.title.clone() } else { String::new() }];
+            cells.push(figure.metric.words().to_owned());
+            cells.extend(spreads(figure));
+            for (ratio, best) in figure.ratios.iter().zip(&figure.against_best) {
+                cells.push(ratio.map_or("-".to_owned(), |ratio| {
+                    let [median, low, high] = [ratio.median, ratio.low, ratio.high].map(number);
+                    format!("{median} [{low} to {high}]")
+                }));
+                cells.push(best.map_or("-".to_owned(), number));
+            }
+            let demands = row.demands.iter().filter(|demand| demand.bound.metric == figure.metric);
+            let demands: Vec<&Demand> = demands.collect();
+            let words: Vec<String> = demands.iter().map(|demand| demand.bound.words()).collect();
+            cells.push(words.join("; "));
+            let outcome = demands.iter().map(|d| d.outcome).max_by_key(|outcome| *outcome as u8);
+            cells.push(outcome.map_or(String::new(), |outcome| outcome_words(outcome).to_owned()));
+            Line { cells, outcome }
+        })
+        .collect()
+}
+
+fn spreads(figure: &Figure) -> impl Iterator<Item = String> {
+    let show = |value| figure.metric.show(value);
+    figure.brokers.iter().map(move |broker| match broker.spread {
+        None => "-".to_owned(),
+        Some(spread) => {
+            let mark = if broker.is_client_bound { " *" } else { "" };
+            let (median, min, max) = (show(spread.median), show(spread.min), show(spread.max));
+            format!("{median}{mark} [{min} to {max}]")
+        }
+    })
+}
+
+fn outcome_words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Reached => "yes",
+        Outcome::Barely => "median only",
+        Outcome::Missed => "no",
+        Outcome::Unknown => "open",
+    }
+}
+
+fn legend(found: &Found) -> Vec<String> {
+    let mut legend = vec![
+        "Median [smallest to largest] of the valid measurements; brokers take turns (A B A B ...)."
+            .to_owned(),
+        "Ratio: median of the ratios of neighbours, first broker to the other, [95 % bootstrap \
+         interval over the pairs]. To its best: the first broker's median to the best single value \
+         of the other."
+            .to_owned(),
+    ];
+    let figures = found.rows.iter().flat_map(|row| &row.figures);
+    if figures.flat_map(|figure| &figure.brokers).any(|broker| broker.is_client_bound) {
+        legend.push(
+            "* The client was at its limit: the broker can do more than this rate, or answer \
+             faster. CPU figures hold."
+                .to_owned(),
+        );
+    }
+    legend.extend(found.notes.iter().map(|note| format!("{note}.")));
+    legend
+}
+
+/// The table for a terminal.
+pub fn terminal(found: &Found) -> String {
+    let mut rows = vec![headings(found)];
+    rows.extend(found.rows.iter().flat_map(lines).map(|line| line.cells));
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    for doubt in found.rows.iter().flat_map(|row| &row.doubts) {
+        let _ = writeln!(text, "Doubt: {doubt}.");
+    }
+    let _ = writeln!(text, "\n{}", verdict(found));
+    text
+}
+
+/// summary.md.
+pub fn markdown(found: &Found) -> String {
+    let mut text = format!("# {}\n\n{}\n\n", found.title, verdict(found));
+    if !found.about.is_empty() {
+        let _ = writeln!(text, "{}\n", found.about.trim());
+    }
+    let headings = headings(found);
+    let _ = writeln!(text, "| {} |\n|{}", headings.join(" | "), "---|".repeat(headings.len()));
+    for line in found.rows.iter().flat_map(lines) {
+        let _ = writeln!(text, "| {} |", line.cells.join(" | "));
+    }
+    let _ = writeln!(text, "\n{}", legend(found).join("\n"));
+    text.push_str("\n## Brokers\n\n");
+    for broker in &found.brokers {
+        let spec = &broker.spec;
+        let version = broker.version_found.as_ref().map_or(String::new(), |v| format!(" ({v})"));
+        let _ = writeln!(text, "- **{}**{version}: {}", spec.name, spec.about.trim());
+        if let Some(start) = &spec.start {
+            let _ = writeln!(
+                text,
+                "  Started by `{}`, CPUs {:?}, loaded for {} s before the first \
+                 measurement.",
+                start.trim(),
+                spec.cpus,
+                broker.warm_up_s
+            );
+        }
+    }
+    text.push_str("\n## Works\n\n");
+    for row in &found.rows {
+        let _ = writeln!(text, "- **{}** ({}): {}", row.title, row.name, row.about.trim());
+        for doubt in &row.doubts {
+            let _ = writeln!(text, "  - {doubt}");
+        }
+    }
+    let machine = &found.machine;
+    let _ = writeln!(
+        text,
+        "\n## Host\n\n{}, {} CPUs, {:.1} GiB, Linux {}, {}\n\n`{}`, loadgen {}, {}",
+        machine.cpu,
+        machine.cpus,
+        machine.memory_bytes as f64 / (1_u64 << 30) as f64,
+        machine.kernel,
+        machine.tcp_congestion,
+        found.command,
+        found.version,
+        found.started
+    );
+    text
+}
+
+/// report.html.
+pub fn html(found: &Found) -> String {
+    let class = if found.valid && found.demands_met { "verdict" } else { "verdict bad" };
+    let mut body = format!("<p class=\"{class}\">{}</p>\n", escape(&verdict(found)));
+    paragraphs(&mut body, &found.about);
+    body.push_str("<div class=wide><table class=study><tr>");
+    for heading in headings(found) {
+        let _ = write!(body, "<th>{}</th>", escape(&heading));
+    }
+    body.push_str("</tr>\n");
+    for line in found.rows.iter().flat_map(lines) {
+        let class = match line.outcome {
+            Some(Outcome::Missed) => " class=missed",
+            _ if !line.cells[0].is_empty() => " class=first",
+            _ => "",
+        };
+        let cells = line.cells.iter().map(|cell| format!("<td>{}</td>", escape(cell)));
+        let _ = writeln!(body, "<tr{class}>{}</tr>", cells.collect::<String>());
+    }
+    body.push_str("</table></div>\n");
+    for line in legend(found) {
+        let _ = writeln!(body, "<p>{}</p>", escape(&line));
+    }
+    body.push_str("<h2>Every measurement</h2>\n");
+    for row in &found.rows {
+        if let Some(figure) = row.figures.first() {
+            body.push_str(&strips(found, row, figure));
+        }
+        paragraphs(&mut body, &row.about);
+        for doubt in &row.doubts {
+            let _ = writeln!(body, "<p>Doubt: {}.</p>", escape(doubt));
+        }
+    }
+    body.push_str("<h2>Brokers</h2>\n");
+    for broker in &found.brokers {
+        let spec = &broker.spec;
+        let rows = [
+            ("broker", spec.name.clone()),
+            ("version", broker.version_found.clone().unwrap_or_else(|| "-".to_owned())),
+            ("about", spec.about.trim().to_owned()),
+            ("started by", spec.start.clone().unwrap_or_else(|| "-".to_owned()).trim().to_owned()),
+            ("CPUs", format!("{:?}", spec.cpus)),
+            ("loaded before, s", broker.warm_up_s.to_string()),
+            ("durable topics", spec.durable.join(" ")),
+        ];
+        body.push_str(&html::text_table(&rows));
+    }
+    body.push_str("<h2>Works</h2>\n");
+    let works: Vec<(&str, String)> =
+        found.rows.iter().map(|row| (row.name.as_str(), row.work.clone())).collect();
+    body.push_str(&html::text_table(&works));
+    body.push_str("<h2>Host</h2>\n");
+    body.push_str(&html::facts(&found.machine));
+    let _ = writeln!(
+        body,
+        "<h2>To repeat it</h2><pre>{}</pre><p>loadgen {}, started {}</p>",
+        escape(&found.command),
+        found.version,
+        found.started
+    );
+    html::page(&escape(&found.title), &body)
+}
+
+fn paragraphs(body: &mut String, text: &str) {
+    for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
+        let _ = writeln!(body, "<p>{}</p>", escape(paragraph.trim()));
+    }
+}
+
+/// All values of a figure as dots, a strip for each broker.
+fn strips(found: &Found, row: &RowFound, figure: &Figure) -> String {
+    let limit = row
+        .demands
+        .iter()
+        .find(|demand| demand.bound.metric == figure.metric)
+        .filter(|demand| demand.bound.subject == Subject::Value)
+        .map(|demand| demand.bound.limit);
+    let strips: Vec<(&str, &[f64])> = found
+        .brokers
+        .iter()
+        .zip(&figure.brokers)
+        .map(|(broker, values)| (broker.spec.name.as_str(), values.values.as_slice()))
+        .collect();
+    let title = format!("{}: {}", row.title, figure.metric.words());
+    chart::strips(&title, &strips, limit, &|value| figure.metric.show(value))
+}
