@@ -17,7 +17,7 @@ pub struct StudyArgs {
     /// Only these rows
     #[arg(long, value_delimiter = ';')]
     pub only: Vec<String>,
-    /// Instead of the file's repeats
+    /// Instead of the file's repeats; rows with fewer of their own keep those
     #[arg(long, value_parser = at_least_one())]
     pub repeats: Option<u32>,
     /// Instead of the duration of every run, to try a study out; a tenth of it is the warm-up

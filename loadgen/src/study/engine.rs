@@ -398,7 +398,9 @@ impl Study {
         }
         if let Some(repeats) = args.repeats {
             self.repeats = repeats;
-            self.rows.iter_mut().for_each(|row| row.repeats = None);
+            for row in &mut self.rows {
+                row.repeats = row.repeats.map(|own| own.min(repeats));
+            }
         }
         if let Some(warm_up) = args.warm_up {
             let _ = write!(self.text, "\n# --warm-up {}s", warm_up.as_secs_f64());
