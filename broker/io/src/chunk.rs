@@ -5,45 +5,82 @@
 //! can be written to disk while the writer fills the rest of the last block. A [`ChunkPool`] takes
 //! chunks back once nobody refers to them, because fresh pages cost 0.4 to 0.8 s of CPU per GB.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io;
 use std::ops::{Deref, Range};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use crate::BLOCK_BYTES;
 
-/// The memory of a chunk. Invariant: `start` is the result of an allocation of `capacity` bytes
-/// aligned to a block, freed only by `drop`.
+/// Large chunks are cut from slabs of this size, which the kernel backs with one huge page where it
+/// may (`madvise(2)`, `MADV_HUGEPAGE`): handing memory to the disk then costs a look-up a chunk
+/// instead of one a page.
+const LARGE_SLAB_BYTES: usize = 2 << 20;
+/// Small chunks, those of quiet partitions, are cut from slabs of ordinary pages.
+const SMALL_SLAB_BYTES: usize = 256 << 10;
+/// The smallest chunk that is cut from a large slab.
+const LARGE_BYTES: usize = 128 << 10;
+
+/// Zeroed pages of their own. Invariant: `start` is the result of an `mmap` of `bytes` bytes, which
+/// only `drop` unmaps.
+#[derive(Debug)]
+struct Pages {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: `Pages` is a mapping without thread affinity. Who may touch which bytes is decided by
+// `Chunk` (above its length), `ChunkSlice` and `ChunkBlocks`, never by `Pages` itself.
+unsafe impl Send for Pages {}
+// SAFETY: as for Send; sharing a `&Pages` gives access to no byte.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn new(bytes: usize) -> Self {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing.
+        let start = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        assert!(start != libc::MAP_FAILED, "out of memory: {}", io::Error::last_os_error());
+        if bytes >= LARGE_SLAB_BYTES {
+            // SAFETY: the range is the mapping just made. Advice changes no byte, and where it is
+            // refused (no huge pages in this kernel) small pages do.
+            unsafe { libc::madvise(start, bytes, libc::MADV_HUGEPAGE) };
+        }
+        Self { start: NonNull::new(start.cast()).expect("mmap never maps address 0"), bytes }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, unmapped once; who holds a part of it holds `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// The memory of a chunk. Invariant: `capacity` zeroed bytes from `start`, on a block boundary, lie
+/// in `_pages`, and no other `Memory` shares them.
 #[derive(Debug)]
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
+    /// Kept mapped.
+    _pages: Arc<Pages>,
 }
 
-// SAFETY: `Memory` is an allocation without thread affinity. Who may touch which bytes is decided
-// by `Chunk` (above its length), `ChunkSlice` and `ChunkBlocks`, never by `Memory` itself.
+// SAFETY: as for `Pages`, a part of which this is.
 unsafe impl Send for Memory {}
-// SAFETY: as for Send; sharing a `&Memory` gives access to no byte.
+// SAFETY: as for `Pages`.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, BLOCK_BYTES).expect("a capacity is far below isize::MAX")
-    }
-
-    fn new(capacity: usize) -> Self {
+    /// `capacity` bytes of `pages`, from `position` on, that were given to nobody else.
+    fn part(pages: &Arc<Pages>, position: usize, capacity: usize) -> Self {
         assert!(capacity > 0 && capacity.is_multiple_of(BLOCK_BYTES), "whole blocks only");
-        let layout = Self::layout(capacity);
-        // SAFETY: the layout's size is not zero, asserted above.
-        let start = unsafe { alloc_zeroed(layout) };
-        Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), capacity }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this layout in `new`, and is freed once.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+        assert!(position.is_multiple_of(BLOCK_BYTES) && position + capacity <= pages.bytes);
+        // SAFETY: `position` lies within the mapping, asserted above.
+        let start = unsafe { pages.start.add(position) };
+        Self { start, capacity, _pages: Arc::clone(pages) }
     }
 }
 
@@ -199,31 +236,49 @@ impl ChunkBlocks {
 
 /// Hands out chunks and takes their memory back when the last reference is gone.
 ///
-/// One pool per shard. Invariant: the memory it keeps for reuse is at most `idle_bytes_max`.
+/// One pool per shard. Invariants: the memory it keeps for reuse is at most `idle_bytes_max`; of a
+/// slab the bytes from the position on were never handed out.
 #[derive(Debug)]
 pub struct ChunkPool {
     retired: Vec<Arc<Memory>>,
     idle_bytes_max: usize,
+    small: Option<(Arc<Pages>, usize)>,
+    large: Option<(Arc<Pages>, usize)>,
 }
 
 impl ChunkPool {
     /// A pool that keeps at most `idle_bytes_max` bytes of unused memory.
     pub fn new(idle_bytes_max: usize) -> Self {
-        Self { retired: Vec::new(), idle_bytes_max }
+        Self { retired: Vec::new(), idle_bytes_max, small: None, large: None }
     }
 
-    /// An empty chunk of exactly `capacity` bytes (a multiple of the block size): a retired one
-    /// that nobody refers to any more, or a new one.
+    /// An empty chunk of exactly `capacity` bytes (a multiple of the block size): the one retired
+    /// last to which nobody refers any more, because the CPU's cache may still hold it, or a new
+    /// one.
     pub fn take(&mut self, capacity: usize) -> Chunk {
         let free = self
             .retired
             .iter_mut()
-            .position(|memory| memory.capacity == capacity && Arc::get_mut(memory).is_some());
+            .rposition(|memory| memory.capacity == capacity && Arc::get_mut(memory).is_some());
         let memory = match free {
-            Some(index) => self.retired.swap_remove(index),
-            None => Arc::new(Memory::new(capacity)),
+            Some(index) => self.retired.remove(index),
+            None => Arc::new(self.new_memory(capacity)),
         };
         Chunk { memory, bytes: 0 }
+    }
+
+    fn new_memory(&mut self, capacity: usize) -> Memory {
+        let (slab, slab_bytes) = match capacity < LARGE_BYTES {
+            true => (&mut self.small, SMALL_SLAB_BYTES),
+            false => (&mut self.large, LARGE_SLAB_BYTES),
+        };
+        let (pages, position) = match slab.take() {
+            Some((pages, position)) if position + capacity <= pages.bytes => (pages, position),
+            _ => (Arc::new(Pages::new(slab_bytes.max(capacity))), 0),
+        };
+        let memory = Memory::part(&pages, position, capacity);
+        *slab = Some((pages, position + capacity));
+        memory
     }
 
     /// Gives a chunk back. Slices of it stay valid; its memory is reused once they are gone.

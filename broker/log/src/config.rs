@@ -61,14 +61,14 @@ impl Default for LogConfig {
 
 /// Chunks of a quiet partition. Five round trips of the smallest prepared space fit in one.
 pub(crate) const CHUNK_BYTES_MIN: usize = 16 << 10;
-/// Chunks of a busy partition: one write of the size at which the disk's rate no longer grows.
-pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Chunks of a busy partition: two of each of eight busy partitions stay in the CPU's caches.
+pub(crate) const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// Bytes of one round of writes. A round is awaited as a whole, so it bounds how long the first
 /// record of it waits for the last.
 pub(crate) const ROUND_BYTES_MAX: usize = 1 << 20;
 /// A larger write does not begin with the block that is written again, which goes separately: that
 /// saves CPU. A smaller one is not worth one more operation of the device.
-pub(crate) const SPLIT_BYTES_MIN: usize = 128 << 10;
+pub(crate) const SPLIT_BYTES_MIN: usize = 16 << 10;
 /// The first space prepared in a segment of a quiet partition; doubled each time it is used up.
 pub(crate) const PREPARE_BYTES_MIN: u64 = 64 << 10;
 /// The most space prepared at once: 64 rounds of writes.

@@ -177,6 +177,23 @@ proptest! {
     }
 
     #[test]
+    fn validation_finds_what_reading_every_record_finds(
+        records in records(),
+        damage in vec((any::<Index>(), any::<u8>()), 0..3),
+    ) {
+        let mut bytes = build(&records, Compression::None);
+        for (place, byte) in damage {
+            *place.get_mut(&mut bytes[batch::HEADER_BYTES..]) = byte;
+        }
+        let (batch, _) = batch::Batch::parse(&bytes).expect("the header is whole");
+        let (mut scratch, mut scratch2) = (Vec::new(), Vec::new());
+        let found = batch.records(&mut scratch, BYTES_MAX).expect("not compressed");
+        let base = batch.header().base_offset;
+        let sound = (base..).zip(found).all(|(offset, record)| record.is_ok_and(|r| r.offset == offset));
+        prop_assert_eq!(batch.validate_records(&mut scratch2, BYTES_MAX).is_ok(), sound);
+    }
+
+    #[test]
     fn damaged_records_are_read_or_refused(
         records in records(),
         compression in compression(),

