@@ -3,7 +3,7 @@
 //! Pure.
 
 use millrace_wire::batch::{
-    self, Batch, BatchBuilder, BatchError, BatchOptions, patch_create_time,
+    self, Batch, BatchBuilder, BatchError, BatchOptions, Summary, patch_create_time,
 };
 use millrace_wire::compression::{Compression, CompressionError};
 use millrace_wire::{ErrorCode, message_set};
@@ -114,15 +114,26 @@ impl Rules<'_> {
 
     /// Reads every record; returns the largest timestamp.
     fn check_records(&self, batch: &Batch<'_>, scratch: &mut Vec<u8>) -> Result<i64, Refusal> {
+        let Summary { timestamp_min, timestamp_max, is_keyed } =
+            batch.summary(scratch, limits::DECOMPRESSED_BYTES)?;
+        let is_timely = timestamp_min != NO_TIMESTAMP
+            && !self.has_bad_time(timestamp_min)
+            && !self.has_bad_time(timestamp_max);
+        let needs_key = self.topic.cleanup_policy.compact;
+        if is_timely && (is_keyed || !needs_key) && !batch.header().is_log_append_time() {
+            return Ok(timestamp_max);
+        }
+        self.find_faults(batch, scratch)?;
+        Ok(timestamp_max)
+    }
+
+    /// Looks at sound records one by one for what the topic refuses.
+    fn find_faults(&self, batch: &Batch<'_>, scratch: &mut Vec<u8>) -> Result<(), Refusal> {
         let needs_key = self.topic.cleanup_policy.compact;
         let claims_append_time = batch.header().is_log_append_time();
-        let (mut max_timestamp, mut error, mut faults) = (NO_TIMESTAMP, None, Vec::new());
+        let (mut error, mut faults) = (None, Vec::new());
         for (index, record) in (0..).zip(batch.records(scratch, limits::DECOMPRESSED_BYTES)?) {
             let record = record?;
-            if record.offset != i64::from(index) {
-                return Err(BatchError::Record("its offset is not the next").into());
-            }
-            max_timestamp = max_timestamp.max(record.timestamp);
             let fault = if needs_key && record.key.is_none() {
                 (ErrorCode::INVALID_RECORD, "Compacted topic cannot accept message without key")
             } else if self.has_bad_time(record.timestamp) {
@@ -142,7 +153,7 @@ impl Rules<'_> {
             }
         }
         match error {
-            None => Ok(max_timestamp),
+            None => Ok(()),
             Some(error) => {
                 Err(Refusal { error, message: faults.first().map(|f| f.1), records: faults })
             }

@@ -303,5 +303,5 @@ pub fn write_batch(
 
 /// CRC-32 (IEEE), of messages of magic 0 and 1.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iso_hdlc(bytes)
+    crc32fast::hash(bytes)
 }

@@ -31,7 +31,7 @@ fn what_is_built_is_read() {
         assert_eq!((header.base_timestamp, header.max_timestamp), (1000, 1000));
         assert_eq!(header.bytes(), bytes.len());
         let mut scratch = Vec::new();
-        batch.validate_records(&mut scratch, 1000).expect("consecutive offsets");
+        batch.summary(&mut scratch, 1000).expect("consecutive offsets");
         let records: Result<Vec<_>, _> =
             batch.records(&mut scratch, 1000).expect("1000 bytes suffice").collect();
         let records = records.expect("records just built");
@@ -109,7 +109,7 @@ fn check(change: impl FnOnce(&mut Vec<u8>), expected: &str) {
         batch::patch_crc(&mut bytes);
     }
     let refused = batch::validate(&bytes)
-        .and_then(|batch| batch.validate_records(&mut Vec::new(), 1000))
+        .and_then(|batch| batch.summary(&mut Vec::new(), 1000))
         .expect_err("it is refused");
     assert_eq!(refused.to_string(), expected);
 }

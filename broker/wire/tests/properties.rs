@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use allocation_counter::measure;
-use millrace_wire::batch::{self, BatchBuilder, BatchOptions, Record};
+use millrace_wire::batch::{self, BatchBuilder, BatchOptions, Record, Summary};
 use millrace_wire::compression::Compression;
 use millrace_wire::message_set::{self, SetOptions};
 use millrace_wire::{Message, Reader, Writer, for_each_message, for_each_stored};
@@ -102,7 +102,7 @@ fn read_as_records(bytes: &[u8]) {
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     let _ = batch::validate(bytes);
     for found in batch::batches(bytes).map_while(Result::ok) {
-        let _ = found.validate_records(&mut scratch, BYTES_MAX);
+        let _ = found.summary(&mut scratch, BYTES_MAX);
         let _ = message_set::write_batch(&found, 1, &mut scratch, BYTES_MAX, &mut out);
     }
     for message in message_set::messages(bytes).map_while(Result::ok) {
@@ -145,7 +145,7 @@ proptest! {
         let bytes = build(&records, compression);
         let batch = batch::validate(&bytes).expect("a batch just built");
         let mut scratch = Vec::new();
-        batch.validate_records(&mut scratch, BYTES_MAX).expect("consecutive offsets");
+        batch.summary(&mut scratch, BYTES_MAX).expect("consecutive offsets");
         let found: Result<Vec<_>, _> =
             batch.records(&mut scratch, BYTES_MAX).expect("under a megabyte").collect();
         let found: Vec<Parts> = found.expect("records").iter().map(parts).collect();
@@ -188,9 +188,15 @@ proptest! {
         let (batch, _) = batch::Batch::parse(&bytes).expect("the header is whole");
         let (mut scratch, mut scratch2) = (Vec::new(), Vec::new());
         let found = batch.records(&mut scratch, BYTES_MAX).expect("not compressed");
+        let found: Option<Vec<_>> = found.collect::<Result<_, _>>().ok();
         let base = batch.header().base_offset;
-        let sound = (base..).zip(found).all(|(offset, record)| record.is_ok_and(|r| r.offset == offset));
-        prop_assert_eq!(batch.validate_records(&mut scratch2, BYTES_MAX).is_ok(), sound);
+        let expected = found.filter(|found| (base..).zip(found).all(|(at, r)| r.offset == at));
+        let expected = expected.map(|found| Summary {
+            timestamp_min: found.iter().map(|r| r.timestamp).min().unwrap_or(i64::MAX),
+            timestamp_max: found.iter().map(|r| r.timestamp).max().unwrap_or(-1).max(-1),
+            is_keyed: found.iter().all(|r| r.key.is_some()),
+        });
+        prop_assert_eq!(batch.summary(&mut scratch2, BYTES_MAX).ok(), expected);
     }
 
     #[test]

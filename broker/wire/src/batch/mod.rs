@@ -15,7 +15,7 @@ mod record;
 use thiserror::Error;
 
 pub use builder::{BatchBuilder, BatchOptions};
-pub use record::{Headers, Record, RecordsIter};
+pub use record::{Headers, Record, RecordsIter, Summary};
 
 use crate::compression::{Compression, CompressionError};
 use crate::reader::{DecodeError, Reader};
@@ -276,19 +276,8 @@ impl<'a> Batch<'a> {
 
     /// Reads every record and checks that their offsets are consecutive: what the header's checks
     /// and the checksum cannot see. `scratch` and `bytes_max` are as for [`Batch::records`].
-    pub fn validate_records(
-        &self,
-        scratch: &mut Vec<u8>,
-        bytes_max: usize,
-    ) -> Result<(), BatchError> {
-        let mut records = self.records(scratch, bytes_max)?;
-        let skimmed = records.skim();
-        for (delta, record) in (i64::from(skimmed)..).zip(records) {
-            if record?.offset.wrapping_sub(self.header.base_offset) != delta {
-                return Err(BatchError::Record("its offset is not the next"));
-            }
-        }
-        Ok(())
+    pub fn summary(&self, scratch: &mut Vec<u8>, bytes_max: usize) -> Result<Summary, BatchError> {
+        self.records(scratch, bytes_max)?.summary()
     }
 }
 
