@@ -1,7 +1,7 @@
 //! `millrace cluster`: its id, its brokers, and what they can do.
 
 use crate::print::Table;
-use crate::{Cluster, Failure, Printer};
+use crate::{Cluster, Printer, Result};
 use clap::Args;
 use millrace_client::{Options, To};
 use millrace_wire::ApiKey;
@@ -25,7 +25,7 @@ pub struct ShowCluster {
 }
 
 impl ShowCluster {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         let mut client = self.cluster.connect(Options::default())?;
         let nodes = client.nodes().clone();
         if self.api_versions {

@@ -2,7 +2,7 @@
 
 use crate::print::Table;
 use crate::topics::split_pair;
-use crate::{Cluster, Failure, Printer};
+use crate::{Cluster, Failure, Printer, Result};
 use clap::{ArgGroup, Args, ValueEnum};
 use millrace_client::{Client, ClientError, Options, To, refuse};
 use millrace_wire::Array;
@@ -105,7 +105,7 @@ impl Kind {
 }
 
 impl Configs {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         let (kind, name) = match (&self.topic, &self.broker, self.entity_type) {
             (Some(topic), _, _) => (Kind::Topics, Some(topic.as_str())),
             (_, Some(broker), _) => (Kind::Brokers, Some(broker.as_str())),
@@ -162,7 +162,7 @@ impl Configs {
         kind: Kind,
         name: &str,
         printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result {
         let mut pairs = Vec::new();
         for text in &self.add_config {
             pairs.extend(split_list(text)?);
@@ -254,7 +254,7 @@ fn source_name(source: i8) -> &'static str {
 }
 
 /// `a=1,b=[2,3]` as pairs: a comma in brackets belongs to the value.
-fn split_list(text: &str) -> Result<Vec<(String, String)>, Failure> {
+fn split_list(text: &str) -> Result<Vec<(String, String)>> {
     let (mut pairs, mut start, mut depth) = (Vec::new(), 0, 0);
     for (index, letter) in text.char_indices().chain([(text.len(), ',')]) {
         match letter {

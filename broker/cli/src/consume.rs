@@ -1,7 +1,7 @@
 //! `millrace consume`: prints records, as a member of a group or on its own.
 
 use crate::failure::{is_true, properties};
-use crate::{Cluster, Failure, Printer};
+use crate::{Cluster, Failure, Printer, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -80,7 +80,7 @@ pub struct Consume {
 }
 
 impl Consume {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         let settings = properties("--consumer-property", &self.consumer_property, SETTINGS)?;
         let format = Format::new(self.cluster.json, &self.property)?;
         let start = match (self.from_beginning, settings.get("auto.offset.reset").copied()) {
@@ -139,18 +139,14 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn until_told(
-        &mut self,
-        group: Option<&str>,
-        printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    fn until_told(&mut self, group: Option<&str>, printer: &mut Printer<'_>) -> Result {
         for topic in &self.command.topic {
             self.client.topic(topic)?;
         }
         match group {
             Some(group) => {
-                self.member = Some(Member::join(&mut self.client, group, &self.command.topic)?);
-                self.take_positions()?;
+                self.member = Some(Member::new(group, &self.command.topic));
+                self.join()?;
             }
             None => self.assign()?,
         }
@@ -187,7 +183,7 @@ impl Reading<'_> {
     }
 
     /// Reads on its own: all partitions, or one.
-    fn assign(&mut self) -> Result<(), Failure> {
+    fn assign(&mut self) -> Result {
         let mut wanted = Vec::new();
         let mut positions = BTreeMap::new();
         for name in &self.command.topic {
@@ -220,9 +216,10 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// As a member: goes on where the group was.
-    fn take_positions(&mut self) -> Result<(), Failure> {
-        let Some(member) = &self.member else { return Ok(()) };
+    /// As a member: takes its share, and goes on where the group was.
+    fn join(&mut self) -> Result {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        member.join(&mut self.client)?;
         let mut positions = member.committed(&mut self.client)?;
         let missing: Vec<_> = member
             .assigned()
@@ -237,19 +234,16 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn stay_in_group(&mut self) -> Result<(), Failure> {
+    fn stay_in_group(&mut self) -> Result {
         let Some(member) = &mut self.member else { return Ok(()) };
         if member.must_rejoin(&mut self.client)? {
             self.commit()?;
-            if let Some(member) = &mut self.member {
-                member.rejoin(&mut self.client)?;
-            }
-            self.take_positions()?;
+            self.join()?;
         }
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), Failure> {
+    fn commit(&mut self) -> Result {
         if let (Some(member), true) = (&mut self.member, self.is_committing) {
             member.commit(&mut self.client, &self.fetcher.positions)?;
         }
@@ -257,7 +251,7 @@ impl Reading<'_> {
     }
 
     /// Commits and leaves, also after Ctrl-C.
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self) -> Result {
         self.client.options_mut().stop = Arc::default();
         self.commit()?;
         match self.member.take() {
@@ -283,7 +277,7 @@ struct Format {
 }
 
 impl Format {
-    fn new(is_json: bool, pairs: &[String]) -> Result<Self, Failure> {
+    fn new(is_json: bool, pairs: &[String]) -> Result<Self> {
         let given = properties("--property", pairs, PROPERTIES)?;
         let flag = |key, default| is_true(&given, key, default);
         let text = |key, default: &str| given.get(key).copied().unwrap_or(default).to_owned();

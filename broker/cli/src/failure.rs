@@ -1,5 +1,6 @@
 //! What went wrong, and what to do next.
 
+use crate::Result;
 use millrace_client::ClientError;
 use millrace_wire::ErrorCode;
 use std::collections::BTreeMap;
@@ -107,7 +108,7 @@ pub(crate) fn properties<'a>(
     flag: &str,
     pairs: &'a [String],
     known: &[&str],
-) -> Result<BTreeMap<&'a str, &'a str>, Failure> {
+) -> Result<BTreeMap<&'a str, &'a str>> {
     let mut map = BTreeMap::new();
     for pair in pairs {
         let (key, value) = pair

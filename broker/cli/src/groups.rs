@@ -2,7 +2,7 @@
 
 use crate::offsets::partitions_in;
 use crate::print::Table;
-use crate::{Cluster, Failure, Printer, nearest, when};
+use crate::{Cluster, Failure, Printer, Result, nearest, when};
 use clap::{ArgGroup, Args};
 use millrace_client::membership::{commit_offsets, committed_offsets, read_share};
 use millrace_client::{Client, ClientError, Options, To, TopicPartition, refuse};
@@ -128,7 +128,7 @@ struct Member {
 }
 
 impl Groups {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         let mut client = self.cluster.connect(Options::default())?;
         if self.list {
             return self.list(&mut client, printer);
@@ -155,7 +155,7 @@ impl Groups {
         Ok(())
     }
 
-    fn list(&self, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    fn list(&self, client: &mut Client, printer: &mut Printer<'_>) -> Result {
         let mut table = Table::new(&["GROUP", "STATE", "TYPE", "PROTOCOL-TYPE"]);
         for (name, group) in list(client)? {
             if !(self.state || self.cluster.json) {
@@ -176,7 +176,7 @@ impl Groups {
         client: &mut Client,
         groups: &[String],
         printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result {
         let mut table = Table::new(match (self.members, self.state) {
             (true, _) => &["GROUP", "CONSUMER-ID", "HOST", "CLIENT-ID", "PARTITIONS", "ASSIGNMENT"],
             (_, true) => &["GROUP", "ASSIGNMENT-STRATEGY", "STATE", "MEMBERS"],
@@ -220,12 +220,7 @@ impl Groups {
         Ok(printer.table(&table, self.cluster.json)?)
     }
 
-    fn reset(
-        &self,
-        client: &mut Client,
-        group: &str,
-        printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    fn reset(&self, client: &mut Client, group: &str, printer: &mut Printer<'_>) -> Result {
         // A group that is not there yet may be given offsets.
         let state = list(client)?.remove(group).map(|listed| listed.state);
         let is_free = |state: &String| ["Empty", "Dead", ""].contains(&state.as_str());
@@ -270,7 +265,7 @@ impl Groups {
         wanted: &[TopicPartition],
         committed: &BTreeMap<TopicPartition, i64>,
         printer: &mut Printer<'_>,
-    ) -> Result<BTreeMap<TopicPartition, i64>, Failure> {
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
         let mut at_time = |time: i64| {
             let asked: Vec<_> = wanted.iter().map(|at| (at.clone(), time)).collect();
             client.offsets_at(&asked)
@@ -308,7 +303,7 @@ impl Groups {
         Ok(offsets)
     }
 
-    fn delete_offsets(&self, client: &mut Client, group: &str) -> Result<(), Failure> {
+    fn delete_offsets(&self, client: &mut Client, group: &str) -> Result {
         let mut topics: BTreeMap<String, Vec<OffsetDeleteRequestPartition>> = BTreeMap::new();
         for text in &self.topic {
             for at in partitions_in(client, text)? {
@@ -357,7 +352,7 @@ fn list(client: &mut Client) -> Result<BTreeMap<String, Listed>, ClientError> {
     Ok(groups)
 }
 
-fn describe(client: &mut Client, name: &str) -> Result<Described, Failure> {
+fn describe(client: &mut Client, name: &str) -> Result<Described> {
     let described = client.retry(|client| {
         let groups = Array::from(vec![name]);
         let request = DescribeGroupsRequest { groups, ..Default::default() };
@@ -403,7 +398,7 @@ fn add_offsets(
     group: &str,
     described: &Described,
     table: &mut Table,
-) -> Result<(), Failure> {
+) -> Result {
     let committed = committed_offsets(client, group)?;
     let mut rows: BTreeMap<TopicPartition, Option<&Member>> =
         committed.keys().map(|at| (at.clone(), None)).collect();

@@ -38,6 +38,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+/// What came of a command.
+pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
+
 /// What `millrace` can do as a client.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
@@ -61,7 +64,7 @@ pub enum Command {
 
 impl Command {
     /// Does it. Results go to `printer`.
-    pub fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub fn run(&self, printer: &mut Printer<'_>) -> Result {
         match self {
             Self::Topics(topics) => topics.run(printer),
             Self::Produce(produce) => produce.run(printer),
@@ -89,7 +92,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// A client of it.
-    fn connect(&self, options: Options) -> Result<Client, Failure> {
+    fn connect(&self, options: Options) -> Result<Client> {
         let given = self.bootstrap_server.clone();
         let server = given.or_else(|| std::env::var("MILLRACE_BOOTSTRAP_SERVER").ok());
         let server = server.filter(|server| !server.is_empty());

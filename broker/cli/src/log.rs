@@ -1,12 +1,12 @@
 //! `millrace log`: the files of a partition, read without a broker.
 
-use crate::print::Table;
-use crate::{Failure, Printer};
+use crate::print::{Table, shown};
+use crate::{Failure, Printer, Result};
 use clap::Args;
 use millrace_wire::batch::{Batch, BatchError, BatchHeader, HEADER_BYTES};
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "Examples:
@@ -61,12 +61,13 @@ struct Sum {
 }
 
 impl Log {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         let mut faults = Vec::new();
         for path in self.paths.iter().chain(&self.files) {
-            match path.is_dir() && !self.deep_iteration && !self.print_data_log {
+            let is_folder = fs::metadata(path).map_err(|source| in_file(path, source))?.is_dir();
+            match is_folder && !self.deep_iteration && !self.print_data_log {
                 true => self.summarise(path, printer, &mut faults)?,
-                false if path.is_dir() => {
+                false if is_folder => {
                     for file in files_in(path, "log")? {
                         self.file(&file, printer, &mut faults)?;
                     }
@@ -86,7 +87,7 @@ impl Log {
         folder: &Path,
         printer: &mut Printer<'_>,
         faults: &mut Vec<String>,
-    ) -> Result<(), Failure> {
+    ) -> Result {
         let mut table = Table::new(&[
             "SEGMENT",
             "LAST-OFFSET",
@@ -105,7 +106,7 @@ impl Log {
                 Ok(())
             })
             .map(|prepared| sum.prepared = prepared)?;
-            let mut count = |extension: &str| -> Result<usize, Failure> {
+            let mut count = |extension: &str| -> Result<usize> {
                 let path = path.with_extension(extension);
                 if path.exists() { Ok(entries(&path, faults)?.len()) } else { Ok(0) }
             };
@@ -128,14 +129,12 @@ impl Log {
         Ok(printer.table(&table, self.json)?)
     }
 
-    fn file(
-        &self,
-        path: &Path,
-        printer: &mut Printer<'_>,
-        faults: &mut Vec<String>,
-    ) -> Result<(), Failure> {
+    fn file(&self, path: &Path, printer: &mut Printer<'_>, faults: &mut Vec<String>) -> Result {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("log") => {
+                if !self.json {
+                    printer.line(format_args!("Dumping {}", path.display()))?;
+                }
                 let prepared =
                     self.each_batch(path, faults, &mut |batch, position, is_valid| {
                         self.batch(batch, position, is_valid, printer)
@@ -168,9 +167,9 @@ impl Log {
         &self,
         path: &Path,
         faults: &mut Vec<String>,
-        take: &mut dyn FnMut(&Batch<'_>, u64, bool) -> Result<(), Failure>,
-    ) -> Result<u64, Failure> {
-        let in_file = |source| Failure::File { path: path.display().to_string(), source };
+        take: &mut dyn FnMut(&Batch<'_>, u64, bool) -> Result,
+    ) -> Result<u64> {
+        let in_file = |source| in_file(path, source);
         let file = File::open(path).map_err(in_file)?;
         let end = file.metadata().map_err(in_file)?.len().min(self.max_bytes.unwrap_or(u64::MAX));
         let mut reader = BufReader::with_capacity(1 << 20, file);
@@ -221,7 +220,7 @@ impl Log {
         position: u64,
         is_valid: bool,
         printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result {
         let header = batch.header();
         let codec = header.compression().map_or("unknown", |compression| compression.name());
         let time = if header.is_log_append_time() { "LogAppendTime" } else { "CreateTime" };
@@ -253,15 +252,15 @@ impl Log {
         self.records(batch, time, printer)
     }
 
-    fn records(
-        &self,
-        batch: &Batch<'_>,
-        time: &str,
-        printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    fn records(&self, batch: &Batch<'_>, time: &str, printer: &mut Printer<'_>) -> Result {
         let damaged = |error: BatchError| Failure::Usage(format!("damaged: {error}"));
         let bytes = |bytes: Option<&[u8]>| json!(bytes.map_or(-1, |bytes| bytes.len() as i64));
         let text = |bytes: Option<&[u8]>| json!(bytes.map(String::from_utf8_lossy));
+        let header = batch.header();
+        let sequence = |offset: i64| match header.base_sequence {
+            -1 => -1,
+            base => (i64::from(base) + offset - header.base_offset) & i64::from(i32::MAX),
+        };
         let mut scratch = Vec::new();
         for record in batch.records(&mut scratch, BATCH_BYTES_MAX).map_err(damaged)? {
             let record = record.map_err(damaged)?;
@@ -272,6 +271,7 @@ impl Log {
                 (time, json!(record.timestamp)),
                 ("keySize", bytes(record.key)),
                 ("valueSize", bytes(record.value)),
+                ("sequence", json!(sequence(record.offset))),
                 ("headerKeys", json!(headers)),
             ];
             if self.print_data_log {
@@ -286,17 +286,18 @@ impl Log {
     }
 
     /// One line of names and values, as in Kafka's tool.
-    fn fields(&self, fields: &[(&str, Value)], printer: &mut Printer<'_>) -> Result<(), Failure> {
+    fn fields(&self, fields: &[(&str, Value)], printer: &mut Printer<'_>) -> Result {
         if self.json {
             let object: serde_json::Map<String, Value> =
                 fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
             return Ok(printer.line(Value::Object(object))?);
         }
         let shown = |(name, value): &(&str, Value)| match value {
-            Value::String(text) => format!("{name}: {text}"),
-            other => format!("{name}: {other}"),
+            Value::Array(_) => format!("{name}: [{}]", shown(value)),
+            value => format!("{name}: {}", shown(value)),
         };
-        Ok(printer.line(fields.iter().map(shown).collect::<Vec<_>>().join(" "))?)
+        let fields = fields.iter().filter(|(_, value)| !value.is_null());
+        Ok(printer.line(fields.map(shown).collect::<Vec<_>>().join(" "))?)
     }
 }
 
@@ -310,9 +311,13 @@ impl Sum {
     }
 }
 
+fn in_file(path: &Path, source: io::Error) -> Failure {
+    Failure::File { path: path.display().to_string(), source }
+}
+
 /// Files of that extension, by rising offset.
-fn files_in(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Failure> {
-    let in_folder = |source| Failure::File { path: folder.display().to_string(), source };
+fn files_in(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let in_folder = |source| in_file(folder, source);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(in_folder)? {
         let path = entry.map_err(in_folder)?.path();
@@ -325,7 +330,7 @@ fn files_in(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// The first offset, which is the file's name.
-fn base_of(path: &Path) -> Result<i64, Failure> {
+fn base_of(path: &Path) -> Result<i64> {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     stem.and_then(|stem| stem.parse().ok()).ok_or_else(|| {
         Failure::Usage(format!("{}: the name is not that of a segment", path.display()))
@@ -334,8 +339,8 @@ fn base_of(path: &Path) -> Result<i64, Failure> {
 
 /// The entries of an index: offset and position, or timestamp and offset. Each is compared with the
 /// batch it leads to; Kafka leaves zeros behind the last one.
-fn entries(path: &Path, faults: &mut Vec<String>) -> Result<Vec<(i64, i64)>, Failure> {
-    let in_file = |source| Failure::File { path: path.display().to_string(), source };
+fn entries(path: &Path, faults: &mut Vec<String>) -> Result<Vec<(i64, i64)>> {
+    let in_file = |source| in_file(path, source);
     let bytes = fs::read(path).map_err(in_file)?;
     let base = base_of(path)?;
     let is_time = path.extension().is_some_and(|extension| extension == "timeindex");

@@ -1,7 +1,7 @@
 //! `millrace offsets`: where partitions begin, end, or stood at a time.
 
 use crate::print::Table;
-use crate::{Cluster, Failure, Printer, when};
+use crate::{Cluster, Failure, Printer, Result, when};
 use clap::Args;
 use millrace_client::{Client, Options, TopicPartition};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         let mut client = self.cluster.connect(Options::default())?;
         let mut wanted = Vec::new();
         if self.topic.is_empty() && self.topic_partitions.is_empty() {
@@ -69,11 +69,7 @@ impl Offsets {
 }
 
 /// These partitions of a topic, or all.
-fn partitions_of(
-    client: &mut Client,
-    topic: &str,
-    numbers: &[i32],
-) -> Result<Vec<TopicPartition>, Failure> {
+fn partitions_of(client: &mut Client, topic: &str, numbers: &[i32]) -> Result<Vec<TopicPartition>> {
     if numbers.is_empty() {
         let found = client.topic(topic)?;
         return Ok(found.partitions.iter().map(|p| TopicPartition::new(topic, p.index)).collect());
@@ -86,10 +82,7 @@ fn partitions_of(
 }
 
 /// The partitions that `orders:0,2` names, or all of `orders`.
-pub(crate) fn partitions_in(
-    client: &mut Client,
-    text: &str,
-) -> Result<Vec<TopicPartition>, Failure> {
+pub(crate) fn partitions_in(client: &mut Client, text: &str) -> Result<Vec<TopicPartition>> {
     let Some((topic, numbers)) = text.split_once(':') else {
         return partitions_of(client, text, &[]);
     };

@@ -106,7 +106,8 @@ impl Table {
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A cell as text.
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),

@@ -1,7 +1,7 @@
 //! `millrace produce`: lines of standard input become records.
 
 use crate::failure::{is_true, nearest, properties};
-use crate::{Cluster, Failure, Printer};
+use crate::{Cluster, Failure, Printer, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -81,7 +81,7 @@ pub struct Produce {
 }
 
 impl Produce {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         let settings = properties("--producer-property", &self.producer_property, SETTINGS)?;
         let format = LineFormat::new(self.from_json, &self.property)?;
         let acks = self.acks.as_deref().or(settings.get("acks").copied()).unwrap_or("all");
@@ -112,7 +112,7 @@ impl Produce {
     }
 
     /// How many partitions there are.
-    fn partitions(&self, client: &mut Client, printer: &mut Printer<'_>) -> Result<usize, Failure> {
+    fn partitions(&self, client: &mut Client, printer: &mut Printer<'_>) -> Result<usize> {
         let topic = match client.topic(&self.topic) {
             Err(ClientError::UnknownTopic { topic, known }) => {
                 let made = client.topic_or_create(&self.topic);
@@ -148,7 +148,7 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     /// Sends lines until the input ends or a signal comes.
-    fn pass_on(&mut self, stop: &AtomicBool, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    fn pass_on(&mut self, stop: &AtomicBool, printer: &mut Printer<'_>) -> Result {
         let lines = read_lines();
         let is_prompting = io::stdin().is_terminal() && io::stdout().is_terminal();
         let mut number = 0;
@@ -182,7 +182,11 @@ impl Sending<'_> {
                 }
             }
             self.turn = (self.turn + 1) % self.partitions;
-            self.send(batches, printer)?;
+            if let Err(failure) = self.send(batches, printer) {
+                let records = self.progress.records;
+                printer.note(format_args!("{records} records were sent before this:"));
+                return Err(failure);
+            }
             self.progress.note(count, bytes, printer);
         }
         Ok(())
@@ -200,7 +204,7 @@ impl Sending<'_> {
         &mut self,
         batches: BTreeMap<TopicPartition, Vec<Outgoing>>,
         printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result {
         let counts: Vec<usize> = batches.values().map(Vec::len).collect();
         let offsets = self.producer.send(&mut self.client, batches)?;
         if self.command.cluster.json {
@@ -254,7 +258,7 @@ struct LineFormat {
 }
 
 impl LineFormat {
-    fn new(is_json: bool, pairs: &[String]) -> Result<Self, Failure> {
+    fn new(is_json: bool, pairs: &[String]) -> Result<Self> {
         let given = properties("--property", pairs, PROPERTIES)?;
         let text = |key: &str, default: &str| given.get(key).copied().unwrap_or(default).into();
         let headers = is_true(&given, "parse.headers", false).then(|| {
@@ -273,7 +277,7 @@ impl LineFormat {
     }
 
     /// Kafka: `LineMessageReader`: headers, key, value.
-    fn parse(&self, line: &[u8], number: u64) -> Result<Outgoing, Failure> {
+    fn parse(&self, line: &[u8], number: u64) -> Result<Outgoing> {
         if self.is_json {
             let parsed = parse_json(line);
             return parsed.map_err(|what| Failure::Usage(format!("line {number}: {what}")));

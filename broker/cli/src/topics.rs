@@ -2,7 +2,7 @@
 
 use crate::configs::overrides;
 use crate::print::Table;
-use crate::{Cluster, Failure, Printer};
+use crate::{Cluster, Failure, Printer, Result};
 use clap::{ArgGroup, Args};
 use millrace_client::{Client, ClientError, Options, To, Topic, refuse};
 use millrace_wire::messages::create_partitions_request::CreatePartitionsTopic;
@@ -74,7 +74,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, printer: &mut Printer<'_>) -> Result {
         if !self.create {
             self.refuse_settings()?;
         }
@@ -107,7 +107,7 @@ impl Topics {
     }
 
     /// Settings of a topic that exists are not changed here, as in Kafka since 3.0.
-    fn refuse_settings(&self) -> Result<(), Failure> {
+    fn refuse_settings(&self) -> Result {
         let change = match (&self.config[..], &self.delete_config[..]) {
             ([], []) if self.alter && self.partitions.is_none() => {
                 return Err(Failure::Usage("--alter needs --partitions COUNT".into()));
@@ -124,7 +124,7 @@ impl Topics {
     }
 
     /// The topics named, or all.
-    fn chosen(&self, client: &mut Client) -> Result<Vec<Topic>, Failure> {
+    fn chosen(&self, client: &mut Client) -> Result<Vec<Topic>> {
         let mut all = client.topics()?;
         for name in &self.topic {
             if !self.if_exists && !all.iter().any(|topic| topic.name == *name) {
@@ -139,12 +139,7 @@ impl Topics {
         Ok(all)
     }
 
-    fn create(
-        &self,
-        client: &mut Client,
-        name: &str,
-        printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    fn create(&self, client: &mut Client, name: &str, printer: &mut Printer<'_>) -> Result {
         let pairs: Vec<(&str, &str)> =
             self.config.iter().map(|pair| split_pair(pair)).collect::<Result<_, _>>()?;
         let configs = pairs.into_iter().map(|(name, value)| CreatableTopicConfig {
@@ -188,12 +183,7 @@ impl Topics {
         Ok(())
     }
 
-    fn describe(
-        &self,
-        client: &mut Client,
-        topics: &[Topic],
-        printer: &mut Printer<'_>,
-    ) -> Result<(), Failure> {
+    fn describe(&self, client: &mut Client, topics: &[Topic], printer: &mut Printer<'_>) -> Result {
         let mut documents = Vec::new();
         for topic in topics {
             let mut table = Table::new(&["PARTITION", "LEADER", "REPLICAS", "ISR"]);
@@ -271,7 +261,7 @@ fn delete(client: &mut Client, name: &str) -> Result<(), ClientError> {
 }
 
 /// The two sides of KEY=VALUE.
-pub(crate) fn split_pair(pair: &str) -> Result<(&str, &str), Failure> {
+pub(crate) fn split_pair(pair: &str) -> Result<(&str, &str)> {
     let split = pair.split_once('=').filter(|(key, _)| !key.is_empty());
     split.ok_or_else(|| Failure::Usage(format!("{pair}: not of the form KEY=VALUE")))
 }

@@ -1,7 +1,7 @@
 //! A cluster: whom to ask, what its topics are, and asking again.
 
 use crate::connection::{Connection, Versions};
-use crate::{ClientError, refuse};
+use crate::{ClientError, Result, refuse};
 use millrace_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_wire::messages::metadata_request::MetadataRequestTopic;
 use millrace_wire::messages::{FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest};
@@ -129,7 +129,7 @@ pub struct Client {
 
 impl Client {
     /// Connects to the first of `bootstrap` (`host:port,host:port`) that can be reached.
-    pub fn connect(bootstrap: &str, options: Options) -> Result<Self, ClientError> {
+    pub fn connect(bootstrap: &str, options: Options) -> Result<Self> {
         let mut opened = Err(ClientError::Stopped);
         for server in bootstrap.split(',').map(str::trim).filter(|server| !server.is_empty()) {
             let has_port =
@@ -182,7 +182,7 @@ impl Client {
     }
 
     /// What a broker offers.
-    pub fn versions(&mut self, to: To<'_>) -> Result<Versions, ClientError> {
+    pub fn versions(&mut self, to: To<'_>) -> Result<Versions> {
         Ok(self.connection(to)?.0.versions().clone())
     }
 
@@ -192,7 +192,7 @@ impl Client {
         to: To<'_>,
         request: &Q,
         ours: RangeInclusive<i16>,
-    ) -> Result<Q::Response<'_>, ClientError> {
+    ) -> Result<Q::Response<'_>> {
         let timeout = self.options.timeout;
         self.call_within(to, request, ours, timeout)
     }
@@ -204,7 +204,7 @@ impl Client {
         request: &Q,
         ours: RangeInclusive<i16>,
         timeout: Duration,
-    ) -> Result<Q::Response<'_>, ClientError> {
+    ) -> Result<Q::Response<'_>> {
         let (connection, options) = self.connection(to)?;
         connection.call(request, ours, options, timeout)
     }
@@ -215,17 +215,14 @@ impl Client {
         to: To<'_>,
         request: &Q,
         ours: RangeInclusive<i16>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<()> {
         let (connection, options) = self.connection(to)?;
         connection.send(request, ours, options).map(|_| ())
     }
 
     /// Attempts again while the error is one that may pass, until patience ends. What was
     /// remembered of leaders and coordinators is forgotten in between.
-    pub fn retry<T>(
-        &mut self,
-        mut attempt: impl FnMut(&mut Self) -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
+    pub fn retry<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
         let start = Instant::now();
         loop {
             match attempt(self) {
@@ -245,7 +242,7 @@ impl Client {
     }
 
     /// Waits a moment before another attempt, and forgets who leads and coordinates.
-    pub fn pause(&mut self) -> Result<(), ClientError> {
+    pub fn pause(&mut self) -> Result<()> {
         self.coordinators.clear();
         self.topics.clear();
         if self.options.is_stopped() {
@@ -256,7 +253,7 @@ impl Client {
     }
 
     /// All topics, by name.
-    pub fn topics(&mut self) -> Result<Vec<Topic>, ClientError> {
+    pub fn topics(&mut self) -> Result<Vec<Topic>> {
         let mut topics = self.retry(|client| client.ask_metadata(None, false))?;
         topics.retain(|(_, code)| !code.is_error());
         let mut topics: Vec<Topic> = topics.into_iter().map(|(topic, _)| topic).collect();
@@ -265,17 +262,17 @@ impl Client {
     }
 
     /// One topic with a leader for each partition.
-    pub fn topic(&mut self, name: &str) -> Result<Topic, ClientError> {
+    pub fn topic(&mut self, name: &str) -> Result<Topic> {
         self.find_topic(name, false)
     }
 
     /// One topic, which the broker may make if it is missing.
-    pub fn topic_or_create(&mut self, name: &str) -> Result<Topic, ClientError> {
+    pub fn topic_or_create(&mut self, name: &str) -> Result<Topic> {
         self.find_topic(name, true)
     }
 
     /// Waits until a topic that was just made is known: Kafka answers before its brokers know it.
-    pub fn wait_for_topic(&mut self, name: &str) -> Result<(), ClientError> {
+    pub fn wait_for_topic(&mut self, name: &str) -> Result<()> {
         let start = Instant::now();
         loop {
             match self.topic(name) {
@@ -287,7 +284,7 @@ impl Client {
         }
     }
 
-    fn find_topic(&mut self, name: &str, create: bool) -> Result<Topic, ClientError> {
+    fn find_topic(&mut self, name: &str, create: bool) -> Result<Topic> {
         if let Some(topic) = self.topics.get(name) {
             return Ok(topic.clone());
         }
@@ -315,7 +312,7 @@ impl Client {
     }
 
     /// The node that leads a partition.
-    pub fn leader(&mut self, of: &TopicPartition) -> Result<i32, ClientError> {
+    pub fn leader(&mut self, of: &TopicPartition) -> Result<i32> {
         let topic = self.topic(&of.topic)?;
         let found = topic.partitions.iter().find(|partition| partition.index == of.partition);
         found.map(|partition| partition.leader).ok_or_else(|| ClientError::UnknownPartition {
@@ -329,7 +326,7 @@ impl Client {
     pub fn by_leader<T>(
         &mut self,
         items: impl IntoIterator<Item = (TopicPartition, T)>,
-    ) -> Result<BTreeMap<i32, ByTopic<T>>, ClientError> {
+    ) -> Result<BTreeMap<i32, ByTopic<T>>> {
         let mut nodes: BTreeMap<i32, ByTopic<T>> = BTreeMap::new();
         for (at, item) in items {
             let node = self.leader(&at)?;
@@ -343,7 +340,7 @@ impl Client {
     pub fn offsets_at(
         &mut self,
         wanted: &[(TopicPartition, i64)],
-    ) -> Result<BTreeMap<TopicPartition, (i64, i64)>, ClientError> {
+    ) -> Result<BTreeMap<TopicPartition, (i64, i64)>> {
         self.retry(|client| {
             let mut found = BTreeMap::new();
             for (node, topics) in client.by_leader(wanted.iter().cloned())? {
@@ -373,7 +370,7 @@ impl Client {
         })
     }
 
-    fn connection(&mut self, to: To<'_>) -> Result<(&mut Connection, &Options), ClientError> {
+    fn connection(&mut self, to: To<'_>) -> Result<(&mut Connection, &Options)> {
         let node = match to {
             To::Any => None,
             To::Controller => Some(self.controller).filter(|node| *node >= 0),
@@ -414,7 +411,7 @@ impl Client {
         known.cycle().nth(self.turn).expect("it goes round for ever").clone()
     }
 
-    fn coordinator(&mut self, group: &str) -> Result<i32, ClientError> {
+    fn coordinator(&mut self, group: &str) -> Result<i32> {
         if let Some(node) = self.coordinators.get(group) {
             return Ok(*node);
         }
@@ -436,7 +433,7 @@ impl Client {
         &mut self,
         names: Option<&[&str]>,
         create: bool,
-    ) -> Result<Vec<(Topic, ErrorCode)>, ClientError> {
+    ) -> Result<Vec<(Topic, ErrorCode)>> {
         let named = |name| MetadataRequestTopic { name: Some(name), ..Default::default() };
         let request = MetadataRequest {
             topics: names.map(|names| names.iter().copied().map(named).collect::<Array<'_, _>>()),

@@ -1,6 +1,6 @@
 //! One connection to one broker: a request out, its answer in.
 
-use crate::{ClientError, Options};
+use crate::{ClientError, Options, Result};
 use millrace_wire::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
 use millrace_wire::{ApiKey, Message, Reader, Request, Writer, api};
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and asks for the versions.
-    pub fn open(address: &str, options: &Options) -> Result<Self, ClientError> {
+    pub fn open(address: &str, options: &Options) -> Result<Self> {
         let stream = connect(address).map_err(|source| ClientError::Unreachable {
             address: address.to_owned(),
             named_by: None,
@@ -83,7 +83,7 @@ impl Connection {
         ours: RangeInclusive<i16>,
         options: &Options,
         timeout: Duration,
-    ) -> Result<Q::Response<'_>, ClientError> {
+    ) -> Result<Q::Response<'_>> {
         let version = self.send(request, ours, options)?;
         let read = self.receive(options, timeout);
         self.note(Q::NAME, read, options)?;
@@ -105,7 +105,7 @@ impl Connection {
         request: &Q,
         ours: RangeInclusive<i16>,
         options: &Options,
-    ) -> Result<i16, ClientError> {
+    ) -> Result<i16> {
         let version = self.versions.pick(Q::API_KEY, &ours).ok_or_else(|| {
             ClientError::Version { address: self.address.clone(), what: key::<Q>().name() }
         })?;
@@ -139,7 +139,7 @@ impl Connection {
         what: &'static str,
         result: io::Result<()>,
         options: &Options,
-    ) -> Result<(), ClientError> {
+    ) -> Result<()> {
         result.map_err(|source| {
             self.is_broken = true;
             match source.kind() == ErrorKind::Interrupted && options.is_stopped() {

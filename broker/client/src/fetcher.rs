@@ -1,6 +1,6 @@
 //! Records from the leaders of partitions, each from where the last one ended.
 
-use crate::{Client, ClientError, To, TopicPartition, refuse};
+use crate::{Client, ClientError, Result, To, TopicPartition, refuse};
 use millrace_wire::batch::{Record, batches};
 use millrace_wire::messages::FetchRequest;
 use millrace_wire::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -160,7 +160,7 @@ impl Fetcher {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn reset(&mut self, client: &mut Client, at: TopicPartition) -> Result<(), ClientError> {
+    fn reset(&mut self, client: &mut Client, at: TopicPartition) -> Result<()> {
         let position = self.positions[&at];
         let Some(to) = self.reset else {
             return refuse(ErrorCode::OFFSET_OUT_OF_RANGE.code(), None, || {

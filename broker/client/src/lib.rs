@@ -27,73 +27,32 @@ pub use producer::{Outgoing, Producer};
 use millrace_wire::ErrorCode;
 use std::io;
 
+/// An answer, or why there is none.
+pub type Result<T, E = ClientError> = std::result::Result<T, E>;
+
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what it is in its message")]
 pub enum ClientError {
-    /// No connection.
     #[error("cannot reach {address}: {source}")]
     Unreachable {
-        /// Host and port.
         address: String,
         /// Which server named this address, if it was not the user.
         named_by: Option<String>,
-        /// Why.
         source: io::Error,
     },
-    /// The connection ended, or nothing came in time.
     #[error("{address} did not answer {what}: {source}")]
-    NoAnswer {
-        /// Host and port.
-        address: String,
-        /// The request.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// An answer against the protocol.
+    NoAnswer { address: String, what: &'static str, source: io::Error },
     #[error("the answer to {what} cannot be understood: {problem}")]
-    Malformed {
-        /// The request.
-        what: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-    /// No version in common.
+    Malformed { what: &'static str, problem: String },
     #[error("the broker at {address} does not serve {what} in a version that this program knows")]
-    Version {
-        /// Host and port.
-        address: String,
-        /// The request.
-        what: &'static str,
-    },
-    /// An error code in an answer.
+    Version { address: String, what: &'static str },
     #[error("{what}: {}{}", .code.name(), .message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())]
-    Refused {
-        /// What was wanted.
-        what: String,
-        /// The answer.
-        code: ErrorCode,
-        /// The broker's words.
-        message: Option<String>,
-    },
-    /// A topic that is not there.
+    Refused { what: String, code: ErrorCode, message: Option<String> },
     #[error("there is no topic {topic}")]
-    UnknownTopic {
-        /// The name asked for.
-        topic: String,
-        /// Those that are there.
-        known: Vec<String>,
-    },
-    /// A partition that is not there.
+    UnknownTopic { topic: String, known: Vec<String> },
     #[error("topic {topic} has no partition {partition}: it has {count}, from 0")]
-    UnknownPartition {
-        /// The topic.
-        topic: String,
-        /// The number asked for.
-        partition: i32,
-        /// How many there are.
-        count: usize,
-    },
+    UnknownPartition { topic: String, partition: i32, count: usize },
     /// The caller's flag was raised, see [`Options::stop`].
     #[error("stopped")]
     Stopped,
@@ -119,11 +78,7 @@ impl ClientError {
 }
 
 /// An error if `code` is one.
-pub fn refuse(
-    code: i16,
-    message: Option<&str>,
-    what: impl FnOnce() -> String,
-) -> Result<(), ClientError> {
+pub fn refuse(code: i16, message: Option<&str>, what: impl FnOnce() -> String) -> Result<()> {
     match ErrorCode(code) {
         ErrorCode::NONE => Ok(()),
         code => {

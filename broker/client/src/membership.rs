@@ -1,7 +1,7 @@
 //! A member of a classic consumer group: join, sync, heartbeat, commit, leave; and the assignment
 //! that a leader makes.
 
-use crate::{Client, ClientError, To, TopicPartition, refuse};
+use crate::{Client, ClientError, Result, To, TopicPartition, refuse};
 use millrace_wire::messages::join_group_request::JoinGroupRequestProtocol;
 use millrace_wire::messages::leave_group_request::MemberIdentity;
 use millrace_wire::messages::offset_commit_request::{
@@ -39,9 +39,9 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins a group and waits for its share of `topics`.
-    pub fn join(client: &mut Client, group: &str, topics: &[String]) -> Result<Self, ClientError> {
-        let mut member = Self {
+    /// One that wants its share of `topics`, and has yet to join.
+    pub fn new(group: &str, topics: &[String]) -> Self {
+        Self {
             group: group.to_owned(),
             topics: topics.to_vec(),
             id: String::new(),
@@ -50,9 +50,7 @@ impl Member {
             counts: BTreeMap::new(),
             heard_at: Instant::now(),
             counted_at: Instant::now(),
-        };
-        member.rejoin(client)?;
-        Ok(member)
+        }
     }
 
     /// The partitions that are ours in this generation.
@@ -60,8 +58,8 @@ impl Member {
         &self.assigned
     }
 
-    /// Sends a heartbeat if one is due. Whether a rebalance has begun: then commit and rejoin.
-    pub fn must_rejoin(&mut self, client: &mut Client) -> Result<bool, ClientError> {
+    /// Sends a heartbeat if one is due. Whether a rebalance has begun: then commit and join again.
+    pub fn must_rejoin(&mut self, client: &mut Client) -> Result<bool> {
         if self.heard_at.elapsed() < HEARTBEAT_EVERY {
             return Ok(false);
         }
@@ -85,8 +83,8 @@ impl Member {
         }
     }
 
-    /// Joins the next generation, with the same id if it is still known.
-    pub fn rejoin(&mut self, client: &mut Client) -> Result<(), ClientError> {
+    /// Joins the next generation and waits for a share, with the same id if it is still known.
+    pub fn join(&mut self, client: &mut Client) -> Result<()> {
         let start = Instant::now();
         loop {
             match self.attempt(client) {
@@ -107,10 +105,7 @@ impl Member {
     }
 
     /// The committed offsets of our partitions, where there are any.
-    pub fn committed(
-        &self,
-        client: &mut Client,
-    ) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+    pub fn committed(&self, client: &mut Client) -> Result<BTreeMap<TopicPartition, i64>> {
         let mut all = committed_offsets(client, &self.group)?;
         all.retain(|at, _| self.assigned.contains(at));
         Ok(all)
@@ -121,7 +116,7 @@ impl Member {
         &mut self,
         client: &mut Client,
         offsets: &BTreeMap<TopicPartition, i64>,
-    ) -> Result<bool, ClientError> {
+    ) -> Result<bool> {
         if offsets.is_empty() {
             return Ok(true);
         }
@@ -139,20 +134,15 @@ impl Member {
     }
 
     /// Tells the group that we go, so that it need not wait for us.
-    pub fn leave(self, client: &mut Client) -> Result<(), ClientError> {
-        let identity = MemberIdentity { member_id: &self.id, ..Default::default() };
+    pub fn leave(self, client: &mut Client) -> Result<()> {
         let group_id = self.group.as_str();
-        let to = To::Coordinator(group_id);
-        let is_old = client.versions(to)?.pick(13, &(3..=5)).is_none();
-        let request = match is_old {
-            true => LeaveGroupRequest { group_id, member_id: &self.id, ..Default::default() },
-            false => {
-                let members = Array::from(vec![identity]);
-                LeaveGroupRequest { group_id, members, ..Default::default() }
-            }
-        };
-        let code = client.call(to, &request, 0..=5)?.error_code;
-        refuse(code, None, || format!("leaving group {group_id}"))
+        let members = vec![MemberIdentity { member_id: &self.id, ..Default::default() }].into();
+        let request = LeaveGroupRequest { group_id, members, ..Default::default() };
+        match client.call(To::Coordinator(group_id), &request, 3..=5) {
+            // Where it cannot be said, the session ends by itself.
+            Err(ClientError::Version { .. }) => Ok(()),
+            answer => refuse(answer?.error_code, None, || format!("leaving group {group_id}")),
+        }
     }
 
     /// Whether the code says that there is, or has to be, another generation.
@@ -169,7 +159,7 @@ impl Member {
     }
 
     /// As leader: whether a topic has partitions that no member reads yet. Looked at seldom.
-    fn have_partitions_been_added(&mut self, client: &mut Client) -> Result<bool, ClientError> {
+    fn have_partitions_been_added(&mut self, client: &mut Client) -> Result<bool> {
         if self.counts.is_empty() || self.counted_at.elapsed() < 10 * HEARTBEAT_EVERY {
             return Ok(false);
         }
@@ -181,7 +171,7 @@ impl Member {
         }))
     }
 
-    fn attempt(&mut self, client: &mut Client) -> Result<(), ClientError> {
+    fn attempt(&mut self, client: &mut Client) -> Result<()> {
         let mut subscription = Writer::new();
         subscription.i16(0);
         let names: Array<'_, &str> = self.topics.iter().map(String::as_str).collect();
@@ -236,7 +226,7 @@ impl Member {
         client: &mut Client,
         strategy: &str,
         members: &BTreeMap<String, Vec<String>>,
-    ) -> Result<BTreeMap<String, Vec<TopicPartition>>, ClientError> {
+    ) -> Result<BTreeMap<String, Vec<TopicPartition>>> {
         let mut counts = BTreeMap::new();
         for topic in client.topics()? {
             if members.values().any(|topics| topics.contains(&topic.name)) {
@@ -255,7 +245,7 @@ impl Member {
         &mut self,
         client: &mut Client,
         shares: &BTreeMap<String, Vec<TopicPartition>>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<()> {
         let shares: Vec<(&str, Vec<u8>)> =
             shares.iter().map(|(id, share)| (id.as_str(), write_share(share))).collect();
         let assignments = shares.iter().map(|(member_id, assignment)| SyncGroupRequestAssignment {
@@ -283,7 +273,7 @@ impl Member {
 pub fn committed_offsets(
     client: &mut Client,
     group: &str,
-) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+) -> Result<BTreeMap<TopicPartition, i64>> {
     client.retry(|client| {
         let request = OffsetFetchRequest { group_id: group, topics: None, ..Default::default() };
         let answer = client.call(To::Coordinator(group), &request, 2..=7)?;
@@ -309,7 +299,7 @@ pub fn commit_offsets(
     group: &str,
     member: Option<(&str, i32)>,
     offsets: &BTreeMap<TopicPartition, i64>,
-) -> Result<(), ClientError> {
+) -> Result<()> {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition<'_>>> = BTreeMap::new();
     for (at, offset) in offsets {
         topics.entry(&at.topic).or_default().push(OffsetCommitRequestPartition {
@@ -387,7 +377,7 @@ fn round_robin(
     shares
 }
 
-fn topics_of(subscription: &[u8]) -> Result<Vec<String>, ClientError> {
+fn topics_of(subscription: &[u8]) -> Result<Vec<String>> {
     let read = |mut reader: Reader<'_>| -> Result<Vec<String>, DecodeError> {
         reader.i16()?;
         Ok(reader.read::<Array<'_, &str>>()?.iter().map(str::to_owned).collect())

@@ -1,6 +1,6 @@
 //! Records into batches and to the leaders: each once, where the broker gives producer ids.
 
-use crate::{Client, ClientError, To, TopicPartition, refuse};
+use crate::{Client, ClientError, Result, To, TopicPartition, refuse};
 use millrace_wire::batch::{BatchBuilder, BatchOptions};
 use millrace_wire::compression::Compression;
 use millrace_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -52,11 +52,7 @@ struct Verdict {
 
 impl Producer {
     /// A producer; with `acks` -1 (all) it has an id, where the broker gives one.
-    pub fn new(
-        client: &mut Client,
-        acks: i16,
-        compression: Compression,
-    ) -> Result<Self, ClientError> {
+    pub fn new(client: &mut Client, acks: i16, compression: Compression) -> Result<Self> {
         let identity = if acks == -1 { ask_identity(client)? } else { None };
         let (sequences, builder) = (HashMap::new(), BatchBuilder::new());
         Ok(Self { acks, compression, identity, sequences, builder })
@@ -68,7 +64,7 @@ impl Producer {
         &mut self,
         client: &mut Client,
         batches: BTreeMap<TopicPartition, Vec<Outgoing>>,
-    ) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
         let mut pending: BTreeMap<TopicPartition, Pending> = BTreeMap::new();
         for (at, records) in batches {
             let piece = records.len();
@@ -108,7 +104,7 @@ impl Producer {
         part: &mut Pending,
         verdict: &Verdict,
         is_late: bool,
-    ) -> Result<bool, ClientError> {
+    ) -> Result<bool> {
         let piece = part.piece.min(part.records.len() - part.done);
         match verdict.code {
             ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER => {
@@ -137,7 +133,7 @@ impl Producer {
         &mut self,
         client: &mut Client,
         pending: &BTreeMap<TopicPartition, Pending>,
-    ) -> Result<Vec<Verdict>, ClientError> {
+    ) -> Result<Vec<Verdict>> {
         let mut batches = Vec::new();
         for (at, part) in pending {
             batches.push((at.clone(), self.batch(at, part)?));
@@ -189,7 +185,7 @@ impl Producer {
         Ok(verdicts)
     }
 
-    fn batch(&mut self, at: &TopicPartition, part: &Pending) -> Result<Vec<u8>, ClientError> {
+    fn batch(&mut self, at: &TopicPartition, part: &Pending) -> Result<Vec<u8>> {
         let rest = &part.records[part.done..];
         for record in &rest[..part.piece.min(rest.len())] {
             let headers: Vec<(&str, Option<&[u8]>)> =
@@ -211,7 +207,7 @@ impl Producer {
 }
 
 /// An id for a producer; none where the broker has none or does not give it to us.
-fn ask_identity(client: &mut Client) -> Result<Option<(i64, i16)>, ClientError> {
+fn ask_identity(client: &mut Client) -> Result<Option<(i64, i16)>> {
     let asked = client.retry(|client| {
         let request = InitProducerIdRequest {
             transactional_id: None,

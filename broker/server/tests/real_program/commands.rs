@@ -278,6 +278,44 @@ fn commands_go_on_when_the_broker_comes_back() {
     assert_eq!(printed(&broker, offset, "").trim(), "\"current_offset\": 3,");
 }
 
+#[test]
+fn a_folder_is_read_offline_and_damage_in_it_is_found() {
+    let mut broker = Broker::start(&[]);
+    if !broker.is_own() {
+        eprintln!("skipped: the broker's folder is not ours");
+        return;
+    }
+    let config = "--config segment.bytes=1048576 --config index.interval.bytes=4096";
+    printed(&broker, &format!("millrace topics --create --topic disk --partitions 1 {config}"), "");
+    let lines: String = (0..30_000).map(|n| format!("{n:0>100}\n")).collect();
+    printed(&broker, "millrace produce --topic disk --acks 1", &lines);
+    broker.restart_cleanly();
+    let folder = broker.data_folder().join("disk-0");
+    let log = format!("millrace log {}", folder.display());
+    let table = printed(&broker, &log, "");
+    let rows: Vec<Vec<i64>> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().map(|cell| cell.parse().expect(line)).collect())
+        .collect();
+    assert!(rows.len() >= 3, "three segments of a megabyte:\n{table}");
+    assert_eq!(rows.iter().map(|row| row[3]).sum::<i64>(), 30_000, "records:\n{table}");
+    assert!(rows.windows(2).all(|pair| pair[0][1] + 1 == pair[1][0]), "no gap:\n{table}");
+    assert!(rows[0][7] > 0 && rows[0][8] > 0, "index entries:\n{table}");
+    let payloads = printed(&broker, &format!("{log} --print-data-log | grep -o 'payload.*'"), "");
+    assert_eq!(payloads.replace("payload: ", ""), lines);
+    for (extension, at, part) in [("log", 300_000, "checksum"), ("index", 4, "entry 0")] {
+        let file = folder.join("00000000000000000000").with_extension(extension);
+        let whole = fs::read(&file).expect("the segment is there");
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        fs::write(&file, damaged).expect("it is ours");
+        let said = complaint("", &log);
+        assert!(said.contains(part) && said.contains("damaged"), "{extension}: {said}");
+        fs::write(&file, whole).expect("it is ours");
+    }
+}
+
 /// Bytes that are no text, nulls, empty keys, headers that occur twice, and times: what
 /// kafka-python wrote, printed as JSON, sent from that JSON, is what kafka-python reads.
 #[test]
