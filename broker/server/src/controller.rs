@@ -15,7 +15,7 @@ use millrace_wire::ErrorCode;
 
 use crate::metadata::controller::{Controller, PRODUCER_ID_BLOCK};
 use crate::metadata::{Image, MetadataRecord, checkpoint};
-use crate::partitions::{Durability, PartitionId, Then};
+use crate::partitions::{AppendAnswer, Durability, PartitionId, Then};
 use crate::produce::Appending;
 use crate::shard::Shard;
 use crate::timers::Timer;
@@ -25,9 +25,10 @@ const CHECKPOINTS_KEPT: usize = 2;
 
 /// Decides a change: the records to write, and what to do once they are in force.
 type Decide<I> = Box<dyn FnOnce(&mut Shard<I>) -> Decision<I> + Send>;
-type Done<I> = Box<dyn FnOnce(&mut Shard<I>) + Send>;
+type Done<I> = Box<dyn FnOnce(&mut Shard<I>, Result<(), ErrorCode>) + Send>;
 
-/// A decided change. No records means that nothing changes.
+/// A decided change. No records means that nothing changes. `done` is told whether it is in force;
+/// where it is not, nothing of it is.
 pub(crate) struct Decision<I: Io> {
     pub(crate) records: Vec<MetadataRecord>,
     pub(crate) done: Done<I>,
@@ -71,7 +72,7 @@ impl<I: Io> Shard<I> {
             let log = controller.log;
             let Decision { records, done } = decide(self);
             if records.is_empty() {
-                done(self);
+                done(self, Ok(()));
                 continue;
             }
             self.controller.as_mut().expect("still here").busy = true;
@@ -84,28 +85,57 @@ impl<I: Io> Shard<I> {
         let batches: Vec<Vec<u8>> = MetadataRecord::parts(&records)
             .map(|part| MetadataRecord::batch(part, wall_ms))
             .collect();
-        let then = Then::Run(Box::new(move |shard: &mut Self, result: Result<(), ErrorCode>| {
-            let outcome = result.map_err(|error| error.name().to_owned()).and_then(|()| {
-                let mut image = (*shard.image).clone();
-                image.apply(&records).map_err(|error| error.to_string())?;
-                Ok(image)
-            });
-            match outcome {
-                Ok(image) => shard.publish(Arc::new(image), |shard| shard.finish_change(done)),
-                // What is on disk and what is in force would differ from here on.
-                Err(reason) => panic!("a change of the metadata failed: {reason}"),
-            }
-        }));
         self.controller.as_mut().expect("still here").unsaved_bytes +=
             batches.iter().map(Vec::len).sum::<usize>();
+        let before = self.metadata_end(log);
+        let then = Then::Run(Box::new(move |shard: &mut Self, result| {
+            if let Err(error) = result {
+                return shard.refuse_change(log, before, error, done);
+            }
+            let mut image = (*shard.image).clone();
+            if let Err(reason) = image.apply(&records) {
+                // What is on disk and what is in force would differ from here on.
+                panic!("a change of the metadata failed: {reason}");
+            }
+            shard.publish(Arc::new(image), |shard| shard.finish_change(done, Ok(())));
+        }));
+        self.append_metadata(log, &batches, then);
+    }
+
+    /// Appends batches to the metadata log; `then` hears when all are durable, or one is refused.
+    pub(crate) fn append_metadata(&mut self, log: PartitionId, batches: &[Vec<u8>], then: Then<I>) {
         let (last, first) = batches.split_last().expect("a change has records");
         for batch in first {
-            self.append(log, batch, None, |_| unreachable!("nobody waits for it"));
+            let appended = self.append(log, batch, None, |_| unreachable!("nobody waits for it"));
+            if let Appending::Done(AppendAnswer { error, .. }) = appended
+                && error != ErrorCode::NONE
+            {
+                return self.go_on(then, Err(error));
+            }
         }
-        if let Appending::Done(answer) = self.append(log, last, Some(Durability::Flushed), |_| then)
-        {
-            panic!("a change of the metadata cannot be written: {}", answer.error.name());
+        let mut then = Some(then);
+        let take = |_| then.take().expect("taken once");
+        if let Appending::Done(answer) = self.append(log, last, Some(Durability::Flushed), take) {
+            self.go_on(then.expect("not taken by a refusal"), Err(answer.error));
         }
+    }
+
+    fn metadata_end(&mut self, log: PartitionId) -> i64 {
+        let index = self.partitions.index(log).expect("the metadata log is added at start");
+        let partition = self.partitions.get_mut(index).expect("an index from the table");
+        partition.log.as_ref().expect("opened at start").appended_end()
+    }
+
+    /// The disk is full: the log is as before the change, or the broker ends, because what is on
+    /// disk and what is in force would differ from here on.
+    fn refuse_change(&mut self, log: PartitionId, before: i64, error: ErrorCode, done: Done<I>) {
+        let index = self.partitions.index(log).expect("the metadata log is added at start");
+        let Self { partitions, io, chunks, .. } = self;
+        let partition = partitions.get_mut(index).expect("an index from the table");
+        let log = partition.log.as_mut().expect("opened at start");
+        let undone = log.poison().is_none() && log.truncate_to(io, chunks, before).is_ok();
+        assert!(undone, "a change of the metadata failed half-way: {}", error.name());
+        self.finish_change(done, Err(error));
     }
 
     /// Has every shard take over the image, this one last.
@@ -118,9 +148,9 @@ impl<I: Io> Shard<I> {
         visit_with_image(self, last, image, then);
     }
 
-    fn finish_change(&mut self, done: Done<I>) {
+    fn finish_change(&mut self, done: Done<I>, result: Result<(), ErrorCode>) {
         self.controller.as_mut().expect("the controller is on shard 0").busy = false;
-        done(self);
+        done(self, result);
         self.save_metadata(false);
         self.next_change();
     }
@@ -171,25 +201,30 @@ impl<I: Io> Shard<I> {
     }
 
     /// Gives out the next producer id, from the block this broker holds or a new one.
-    pub(crate) fn next_producer_id(&mut self, then: impl FnOnce(&mut Self, i64) + Send + 'static) {
+    pub(crate) fn next_producer_id(
+        &mut self,
+        then: impl FnOnce(&mut Self, Result<i64, ErrorCode>) + Send + 'static,
+    ) {
         let controller = self.controller.as_mut().expect("the controller is on shard 0");
         if let Some(id) = controller.producer_ids.next() {
-            return then(self, id);
+            return then(self, Ok(id));
         }
         self.change_metadata(move |shard| {
             let controller = shard.controller.as_mut().expect("the controller is on shard 0");
             if let Some(id) = controller.producer_ids.next() {
                 // A request before this one has fetched a block meanwhile.
-                let done = Box::new(move |shard: &mut Self| then(shard, id));
+                let done = Box::new(move |shard: &mut Self, _| then(shard, Ok(id)));
                 return Decision { records: Vec::new(), done };
             }
             let image = Arc::clone(&shard.image);
             let (first, record) =
                 shard.with_controller(&image, |controller| controller.allocate_producer_ids());
-            let done = Box::new(move |shard: &mut Self| {
-                let controller = shard.controller.as_mut().expect("the controller is on shard 0");
-                controller.producer_ids = first + 1..first + PRODUCER_ID_BLOCK;
-                then(shard, first);
+            let done = Box::new(move |shard: &mut Self, result: Result<(), ErrorCode>| {
+                if result.is_ok() {
+                    let controller = shard.controller.as_mut().expect("it is on shard 0");
+                    controller.producer_ids = first + 1..first + PRODUCER_ID_BLOCK;
+                }
+                then(shard, result.map(|()| first));
             });
             Decision { records: vec![record], done }
         });

@@ -17,7 +17,7 @@ use crate::connection::ConnectionId;
 use crate::limits;
 use crate::partitions::{PartitionId, Then};
 use crate::produce::Appending;
-use crate::request::{Outcome, Request, RequestHead};
+use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
 use crate::timers::Timer;
 
@@ -52,6 +52,24 @@ pub(crate) enum Elsewhere {
     Shard(usize),
     /// The client is told.
     Error(ErrorCode),
+}
+
+impl Elsewhere {
+    /// Has the other shard serve the request, or refuses it.
+    pub(crate) fn outcome<I: Io>(self, refuse: impl FnOnce(ErrorCode) -> Reply<I>) -> Outcome<I> {
+        match self {
+            Self::Shard(owner) => Outcome::Forward(owner),
+            Self::Error(error) => Outcome::Reply(refuse(error)),
+        }
+    }
+
+    /// The error for a request that cannot be forwarded, being about several groups.
+    pub(crate) fn error(self) -> ErrorCode {
+        match self {
+            Self::Shard(_) => ErrorCode::NOT_COORDINATOR,
+            Self::Error(error) => error,
+        }
+    }
 }
 
 impl<I: Io> GroupState<I> {

@@ -24,8 +24,7 @@ use crate::metadata::{
     Change, Endpoint as RegisteredEndpoint, Image, MetadataRecord, ResourceType, Topic, changes,
     checkpoint, leader_change_batch,
 };
-use crate::partitions::{Durability, PartitionId, Partitions, Then};
-use crate::produce::Appending;
+use crate::partitions::{PartitionId, Partitions, Then};
 use crate::shard::{Message, Shard};
 use crate::shared::{Endpoint, Shared};
 use crate::start::StartError;
@@ -77,7 +76,7 @@ impl<I: Io> Shard<I> {
             next_cold: 0,
             listeners: HashMap::new(),
             early: Vec::new(),
-            open: false,
+            begun: None,
         }
     }
 
@@ -103,8 +102,12 @@ impl<I: Io> Shard<I> {
         self.storage_hints();
         let image = self.read_metadata().map_err(StartError::Metadata)?;
         self.begin_epoch(image).map_err(StartError::Metadata)?;
-        while !self.open {
+        while self.begun.is_none() {
             self.turn().map_err(StartError::Ring)?;
+        }
+        if let Some(Err(error)) = self.begun {
+            let reason = format!("its log cannot be written: {}", error.name());
+            return Err(StartError::Metadata(reason));
         }
         for (listener, stream, peer) in std::mem::take(&mut self.early) {
             self.on_accepted(listener, stream, peer);
@@ -161,7 +164,6 @@ impl<I: Io> Shard<I> {
         self.partitions.get_mut(index).expect("added before").leader_epoch = epoch;
         let wall_ms = self.io.wall_clock_ms();
         let control = leader_change_batch(self.shared.node_id, wall_ms);
-        self.append(METADATA_LOG, &control, None, |_| unreachable!("nobody waits for it"));
         image.lead(epoch);
         let registration = self.registration();
         let records = self.with_controller(&image, |controller| controller.begin(&registration));
@@ -171,26 +173,15 @@ impl<I: Io> Shard<I> {
         let broker_epoch = image.brokers().get(&node).map_or(epoch_offset, |own| own.epoch);
         self.shared.broker_epoch.store(broker_epoch, Ordering::Release);
         let image = Arc::new(image);
-        let parts: Vec<Vec<u8>> = MetadataRecord::parts(&records)
-            .map(|part| MetadataRecord::batch(part, wall_ms))
-            .collect();
-        let (last, first) = parts.split_last().expect("a start always registers the broker");
-        for batch in first {
-            self.append(METADATA_LOG, batch, None, |_| unreachable!("nobody waits for it"));
-        }
-        let then =
-            Then::Run(Box::new(
-                move |shard: &mut Self, result: Result<(), ErrorCode>| match result {
-                    Ok(()) => shard.publish(image, |shard| shard.open = true),
-                    Err(error) => panic!("the metadata log cannot be written: {}", error.name()),
-                },
-            ));
-        match self.append(METADATA_LOG, last, Some(Durability::Flushed), |_| then) {
-            Appending::Waiting(_) => Ok(()),
-            Appending::Done(answer) => {
-                Err(format!("the metadata log cannot be written: {}", answer.error.name()))
-            }
-        }
+        let batches =
+            MetadataRecord::parts(&records).map(|part| MetadataRecord::batch(part, wall_ms));
+        let batches: Vec<Vec<u8>> = [control].into_iter().chain(batches).collect();
+        let then = Then::Run(Box::new(move |shard: &mut Self, result| match result {
+            Ok(()) => shard.publish(image, |shard| shard.begun = Some(Ok(()))),
+            Err(error) => shard.begun = Some(Err(error)),
+        }));
+        self.append_metadata(METADATA_LOG, &batches, then);
+        Ok(())
     }
 
     fn registration(&mut self) -> Registration {

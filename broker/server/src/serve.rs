@@ -24,7 +24,7 @@ impl<I: Io> Shard<I> {
         stream: I::Stream,
         peer: SocketAddr,
     ) {
-        if !self.open {
+        if self.begun.is_none() {
             return self.early.push((listener, stream, peer));
         }
         let Some(listener) = self.listeners.get(&listener).copied() else { return };

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use millrace_io::{ChunkPool, Event, Instant, Io, ListenerId, SocketId};
-use millrace_wire::Uuid;
+use millrace_wire::{ErrorCode, Uuid};
 
 use crate::config::{Config, TopicConfig};
 use crate::connection::{Connection, ConnectionId};
@@ -113,8 +113,8 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) checkpoint: CheckpointState,
     /// On shard 0: clients that came before the metadata was read.
     pub(crate) early: Vec<(ListenerId, I::Stream, SocketAddr)>,
-    /// On shard 0: every shard has the metadata, clients may be served.
-    pub(crate) open: bool,
+    /// On shard 0: every shard has the metadata, clients may be served; or why that cannot be.
+    pub(crate) begun: Option<Result<(), ErrorCode>>,
     /// On shard 0: listener of the I/O layer -> index of the configured listener.
     pub(crate) listeners: HashMap<ListenerId, usize>,
 }

@@ -58,10 +58,14 @@ impl<I: Io> Shard<I> {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
         if let Err(error) = self.open_log(index) {
+            let is_full = matches!(&error, LogError::Io { source, .. }
+                if source.kind() == io::ErrorKind::StorageFull);
             let partition = self.partitions.get_mut(index).expect("an index from the table");
-            partition.failed = true;
+            partition.failed = !is_full;
             let name = partition.name();
-            crate::log_line!("cannot open {name}: {error}; restart the broker to try again");
+            let advice =
+                if is_full { "free some space" } else { "restart the broker to try again" };
+            crate::log_line!("cannot open {name}: {error}; {advice}");
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
         Ok(index)

@@ -1,16 +1,14 @@
 //! CreateTopics (key 19), versions 0 to 7: decided by the controller on shard 0, answered once
 //! every shard knows the topics (KIP-4, KIP-464, KIP-525, KIP-516).
 
-use std::sync::Arc;
-
 use millrace_io::Io;
 use millrace_wire::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
 };
 use millrace_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
-use crate::controller::Decision;
-use crate::metadata::controller::CreatedTopic;
+use super::{DECODED, change};
+use crate::metadata::controller::{Controller, CreatedTopic};
 use crate::request::{Outcome, Reply, Request};
 use crate::shard::Shard;
 
@@ -18,22 +16,10 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
     if let Err(malformed) = request.decode::<CreateTopicsRequest<'_>>() {
         return malformed.into();
     }
-    if shard.id != 0 {
-        return Outcome::Forward(0);
-    }
-    let request = request.detach();
-    shard.change_metadata(move |shard| {
-        let image = Arc::clone(&shard.image);
-        let body: CreateTopicsRequest<'_> = request.decode().expect("decoded before");
-        let (records, created) =
-            shard.with_controller(&image, |controller| controller.create_topics(&body));
-        let done = Box::new(move |shard: &mut Shard<I>| {
-            let reply = answer(shard, &request, &created);
-            shard.reply(request.head, reply);
-        });
-        Decision { records, done }
-    });
-    Outcome::Wait
+    let decide = |controller: &mut Controller<'_>, request: &Request| {
+        controller.create_topics(&request.decode().expect(DECODED))
+    };
+    change(shard, request, decide, answer)
 }
 
 fn answer<I: Io>(shard: &Shard<I>, request: &Request, created: &[CreatedTopic]) -> Reply<I> {

@@ -3,16 +3,14 @@
 //! The first one who asks for a group's coordinator has the offsets topic made, and waits for it.
 //! Transactional ids and share groups get COORDINATOR_NOT_AVAILABLE: neither is built.
 
-use std::sync::Arc;
-
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
 use millrace_wire::messages::find_coordinator_response::Coordinator;
 use millrace_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 
-use crate::controller::Decision;
+use super::{DECODED, create_first};
 use crate::groups::OFFSETS_TOPIC;
-use crate::request::{Outcome, Request};
+use crate::request::{Outcome, Reply, Request};
 use crate::shard::Shard;
 
 const GROUP: i8 = 0;
@@ -22,37 +20,18 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         Ok(asked) => asked,
         Err(malformed) => return malformed.into(),
     };
-    let is_missing = shard.image.topic(OFFSETS_TOPIC).is_none();
-    if asked.key_type != GROUP || !is_missing {
-        return answer(shard, request, &asked);
+    if asked.key_type != GROUP || shard.image.topic(OFFSETS_TOPIC).is_some() {
+        return Outcome::Reply(answer(shard, request));
     }
-    if shard.id != 0 {
-        return Outcome::Forward(0);
-    }
-    let request = request.detach();
-    shard.change_metadata(move |shard| {
-        let image = Arc::clone(&shard.image);
-        let records = shard
-            .with_controller(&image, |controller| controller.auto_create_topics([OFFSETS_TOPIC]));
-        let done = Box::new(move |shard: &mut Shard<I>| {
-            let asked = request.decode().expect("decoded before");
-            if let Outcome::Reply(reply) = answer(shard, &request, &asked) {
-                shard.reply(request.head, reply);
-            }
-        });
-        Decision { records, done }
-    });
-    Outcome::Wait
+    create_first(shard, request, vec![OFFSETS_TOPIC.to_owned()], answer)
 }
 
-fn answer<I: Io>(
-    shard: &Shard<I>,
-    request: &Request,
-    asked: &FindCoordinatorRequest<'_>,
-) -> Outcome<I> {
+fn answer<I: Io>(shard: &Shard<I>, request: &Request) -> Reply<I> {
+    let asked: FindCoordinatorRequest<'_> = request.decode().expect(DECODED);
+    let has_groups = shard.image.topic(OFFSETS_TOPIC).is_some();
     let endpoint = shard.shared.endpoint(request.head.listener);
     let find = |key: &str| {
-        let error = check(asked.key_type, key);
+        let error = check(asked.key_type, key, has_groups);
         if error == ErrorCode::NONE {
             (error, shard.shared.node_id, &*endpoint.host, i32::from(endpoint.port))
         } else {
@@ -89,13 +68,13 @@ fn answer<I: Io>(
             ..Default::default()
         }
     };
-    Outcome::Reply(request.head.reply(&body))
+    request.head.reply(&body)
 }
 
-fn check(key_type: i8, key: &str) -> ErrorCode {
+fn check(key_type: i8, key: &str, has_groups: bool) -> ErrorCode {
     match key_type {
         GROUP if key.is_empty() => ErrorCode::INVALID_GROUP_ID,
-        GROUP => ErrorCode::NONE,
+        GROUP if has_groups => ErrorCode::NONE,
         _ => ErrorCode::COORDINATOR_NOT_AVAILABLE,
     }
 }

@@ -23,16 +23,6 @@ use crate::groups::Elsewhere;
 use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
 
-impl Elsewhere {
-    /// The error for a request that cannot be forwarded, being about several groups.
-    fn error(self) -> ErrorCode {
-        match self {
-            Self::Shard(_) => ErrorCode::NOT_COORDINATOR,
-            Self::Error(error) => error,
-        }
-    }
-}
-
 pub(super) fn list<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
     if let Err(malformed) = request.decode::<ListGroupsRequest<'_>>() {
         return malformed.into();
@@ -206,17 +196,11 @@ pub(super) fn delete_offsets<I: Io>(shard: &mut Shard<I>, request: &Request) -> 
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    match shard.coordinate(body.group_id) {
-        Ok(()) => {}
-        Err(Elsewhere::Shard(owner)) => return Outcome::Forward(owner),
-        Err(Elsewhere::Error(error)) => {
-            return Outcome::Reply(
-                request.head.reply(&OffsetDeleteResponse {
-                    error_code: error.code(),
-                    ..Default::default()
-                }),
-            );
-        }
+    if let Err(elsewhere) = shard.coordinate(body.group_id) {
+        return elsewhere.outcome(|error| {
+            let error_code = error.code();
+            request.head.reply(&OffsetDeleteResponse { error_code, ..Default::default() })
+        });
     }
     let image = Arc::clone(&shard.image);
     let topics: Vec<CommitTopic<'_>> = body

@@ -224,11 +224,7 @@ fn asked(image: &Image, version: i16, body: &OffsetFetchRequest<'_>) -> Vec<Aske
 
 fn look_up<I: Io>(shard: &mut Shard<I>, asked: &Asked) -> Found {
     if let Err(elsewhere) = shard.coordinate(&asked.group_id) {
-        let error = match elsewhere {
-            Elsewhere::Shard(_) => ErrorCode::NOT_COORDINATOR,
-            Elsewhere::Error(error) => error,
-        };
-        return Found { error: Some(error), topics: Vec::new() };
+        return Found { error: Some(elsewhere.error()), topics: Vec::new() };
     }
     let offsets = shard.groups.groups.fetch(&asked.group_id);
     let all = |offsets: &Offsets| {

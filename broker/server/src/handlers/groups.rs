@@ -13,7 +13,6 @@ use millrace_wire::messages::{
     LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
-use crate::groups::Elsewhere;
 use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
 
@@ -22,17 +21,15 @@ pub(super) fn join<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I>
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    match shard.coordinate(body.group_id) {
-        Ok(()) => {}
-        Err(Elsewhere::Shard(owner)) => return Outcome::Forward(owner),
-        Err(Elsewhere::Error(error)) => {
-            return Outcome::Reply(request.head.reply(&JoinGroupResponse {
+    if let Err(elsewhere) = shard.coordinate(body.group_id) {
+        return elsewhere.outcome(|error| {
+            request.head.reply(&JoinGroupResponse {
                 error_code: error.code(),
                 protocol_name: Some(""),
                 member_id: body.member_id,
                 ..Default::default()
-            }));
-        }
+            })
+        });
     }
     let protocols: Vec<(&str, &[u8])> =
         body.protocols.iter().map(|protocol| (protocol.name, protocol.metadata)).collect();
@@ -93,16 +90,11 @@ pub(super) fn sync<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I>
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    match shard.coordinate(body.group_id) {
-        Ok(()) => {}
-        Err(Elsewhere::Shard(owner)) => return Outcome::Forward(owner),
-        Err(Elsewhere::Error(error)) => {
-            return Outcome::Reply(
-                request
-                    .head
-                    .reply(&SyncGroupResponse { error_code: error.code(), ..Default::default() }),
-            );
-        }
+    if let Err(elsewhere) = shard.coordinate(body.group_id) {
+        return elsewhere.outcome(|error| {
+            let error_code = error.code();
+            request.head.reply(&SyncGroupResponse { error_code, ..Default::default() })
+        });
     }
     let assignments: Vec<(&str, &[u8])> =
         body.assignments.iter().map(|given| (given.member_id, given.assignment)).collect();
@@ -135,25 +127,22 @@ pub(super) fn heartbeat<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outco
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    let error = match shard.coordinate(body.group_id) {
-        Err(Elsewhere::Shard(owner)) => return Outcome::Forward(owner),
-        Err(Elsewhere::Error(error)) => error,
-        Ok(()) => {
-            let now = shard.group_now();
-            let member = MemberRequest {
-                group_id: body.group_id,
-                member_id: body.member_id,
-                instance_id: body.group_instance_id,
-                generation: body.generation_id,
-            };
-            let error = shard.groups.groups.heartbeat(now, &member);
-            shard.run_effects(Vec::new());
-            error
-        }
+    let answer = |error: ErrorCode| {
+        request.head.reply(&HeartbeatResponse { error_code: error.code(), ..Default::default() })
     };
-    Outcome::Reply(
-        request.head.reply(&HeartbeatResponse { error_code: error.code(), ..Default::default() }),
-    )
+    if let Err(elsewhere) = shard.coordinate(body.group_id) {
+        return elsewhere.outcome(answer);
+    }
+    let now = shard.group_now();
+    let member = MemberRequest {
+        group_id: body.group_id,
+        member_id: body.member_id,
+        instance_id: body.group_instance_id,
+        generation: body.generation_id,
+    };
+    let error = shard.groups.groups.heartbeat(now, &member);
+    shard.run_effects(Vec::new());
+    Outcome::Reply(answer(error))
 }
 
 pub(super) fn leave<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
@@ -161,16 +150,11 @@ pub(super) fn leave<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    match shard.coordinate(body.group_id) {
-        Ok(()) => {}
-        Err(Elsewhere::Shard(owner)) => return Outcome::Forward(owner),
-        Err(Elsewhere::Error(error)) => {
-            return Outcome::Reply(
-                request
-                    .head
-                    .reply(&LeaveGroupResponse { error_code: error.code(), ..Default::default() }),
-            );
-        }
+    if let Err(elsewhere) = shard.coordinate(body.group_id) {
+        return elsewhere.outcome(|error| {
+            let error_code = error.code();
+            request.head.reply(&LeaveGroupResponse { error_code, ..Default::default() })
+        });
     }
     let listed = request.head.version >= 3;
     let leaving: Vec<LeavingMember<'_>> = if listed {

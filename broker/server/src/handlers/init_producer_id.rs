@@ -28,7 +28,15 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         return Outcome::Forward(0);
     }
     shard.next_producer_id(move |shard, producer_id| {
-        let body = InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() };
+        let body = match producer_id {
+            Ok(producer_id) => {
+                InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() }
+            }
+            Err(_) => InitProducerIdResponse {
+                error_code: ErrorCode::COORDINATOR_NOT_AVAILABLE.code(),
+                ..Default::default()
+            },
+        };
         let reply = head.reply(&body);
         shard.reply(head, reply);
     });

@@ -5,8 +5,6 @@
 //! request then waits until they are there. Sources: KIP-4, KIP-516,
 //! `KafkaApis.handleTopicMetadataRequest`.
 
-use std::sync::Arc;
-
 use millrace_io::Io;
 use millrace_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -14,9 +12,9 @@ use millrace_wire::messages::metadata_response::{
 use millrace_wire::messages::{MetadataRequest, MetadataResponse};
 use millrace_wire::{ErrorCode, Uuid};
 
-use crate::controller::Decision;
+use super::{DECODED, create_first};
 use crate::metadata::{Topic, controller};
-use crate::request::{Outcome, Request};
+use crate::request::{Outcome, Reply, Request};
 use crate::shard::Shard;
 
 /// Every operation on a topic (`AclOperation` codes 3 to 8, 10, 11) as a bit field.
@@ -32,26 +30,9 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
     };
     let missing = missing_topics(shard, &asked);
     if missing.is_empty() {
-        return answer(shard, request, &asked);
+        return Outcome::Reply(answer(shard, request));
     }
-    if shard.id != 0 {
-        return Outcome::Forward(0);
-    }
-    let request = request.detach();
-    shard.change_metadata(move |shard| {
-        let image = Arc::clone(&shard.image);
-        let names = missing.iter().map(String::as_str);
-        let records =
-            shard.with_controller(&image, |controller| controller.auto_create_topics(names));
-        let done = Box::new(move |shard: &mut Shard<I>| {
-            let asked = request.decode().expect("decoded before");
-            if let Outcome::Reply(reply) = answer(shard, &request, &asked) {
-                shard.reply(request.head, reply);
-            }
-        });
-        Decision { records, done }
-    });
-    Outcome::Wait
+    create_first(shard, request, missing, answer)
 }
 
 /// Topics to be made before the answer.
@@ -68,7 +49,8 @@ fn missing_topics<I: Io>(shard: &Shard<I>, asked: &MetadataRequest<'_>) -> Vec<S
         .collect()
 }
 
-fn answer<I: Io>(shard: &Shard<I>, request: &Request, asked: &MetadataRequest<'_>) -> Outcome<I> {
+fn answer<I: Io>(shard: &Shard<I>, request: &Request) -> Reply<I> {
+    let asked: MetadataRequest<'_> = request.decode().expect(DECODED);
     let version = request.head.version;
     let endpoint = shard.shared.endpoint(request.head.listener);
     let node_id = shard.shared.node_id;
@@ -119,7 +101,7 @@ fn answer<I: Io>(shard: &Shard<I>, request: &Request, asked: &MetadataRequest<'_
         },
         ..Default::default()
     };
-    Outcome::Reply(request.head.reply(&body))
+    request.head.reply(&body)
 }
 
 fn known_topic(topic: &Topic, node_id: i32, operations: bool) -> MetadataResponseTopic<'_> {

@@ -32,14 +32,21 @@ mod produce;
 mod reassignments;
 
 use std::ops::RangeInclusive;
-
-use millrace_io::Io;
-use millrace_wire::api::ApiKey;
+use std::sync::Arc;
 
 use millrace_coordinator::Answer;
+use millrace_io::Io;
+use millrace_wire::ErrorCode;
+use millrace_wire::api::ApiKey;
 
+use crate::controller::Decision;
+use crate::metadata::MetadataRecord;
+use crate::metadata::controller::{Controller, Refusal, Wanted};
 use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
+
+/// Why a body can be decoded again without a check.
+const DECODED: &str = "decoded when the request came in";
 
 /// No version.
 #[expect(clippy::reversed_empty_ranges, reason = "a range that contains nothing")]
@@ -139,6 +146,64 @@ pub(crate) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         ApiKey::ListTransactions => list_transactions::handle(shard, request),
         key => Outcome::Close(format!("{} is not served", key.name())),
     }
+}
+
+/// The records of a change, and what was decided about each thing wanted.
+type Decided<T> = (Vec<MetadataRecord>, Vec<T>);
+
+/// Serves a request that changes metadata, whose body was decoded: decided on shard 0, answered
+/// once the changes are in force on every shard, or refused because they cannot be stored.
+fn change<I: Io, T: Wanted + Send + 'static>(
+    shard: &mut Shard<I>,
+    request: &Request,
+    decide: fn(&mut Controller<'_>, &Request) -> Decided<T>,
+    answer: fn(&Shard<I>, &Request, &[T]) -> Reply<I>,
+) -> Outcome<I> {
+    if shard.id != 0 {
+        return Outcome::Forward(0);
+    }
+    let request = request.detach();
+    shard.change_metadata(move |shard| {
+        let image = Arc::clone(&shard.image);
+        let decided = shard.with_controller(&image, |controller| decide(controller, &request));
+        let (records, mut wanted) = decided;
+        let done = Box::new(move |shard: &mut Shard<I>, result: Result<(), ErrorCode>| {
+            if let Err(error) = result {
+                let message = "the metadata log has no room".to_owned();
+                let refusal = Refusal { error, message };
+                wanted.iter_mut().for_each(|wanted| wanted.refuse(refusal.clone()));
+            }
+            let reply = answer(shard, &request, &wanted);
+            shard.reply(request.head, reply);
+        });
+        Decision { records, done }
+    });
+    Outcome::Wait
+}
+
+/// Makes topics that are missing, on shard 0, and answers then, whether they could be made or not.
+fn create_first<I: Io>(
+    shard: &mut Shard<I>,
+    request: &Request,
+    names: Vec<String>,
+    answer: fn(&Shard<I>, &Request) -> Reply<I>,
+) -> Outcome<I> {
+    if shard.id != 0 {
+        return Outcome::Forward(0);
+    }
+    let request = request.detach();
+    shard.change_metadata(move |shard| {
+        let image = Arc::clone(&shard.image);
+        let names = names.iter().map(String::as_str);
+        let records =
+            shard.with_controller(&image, |controller| controller.auto_create_topics(names));
+        let done = Box::new(move |shard: &mut Shard<I>, _| {
+            let reply = answer(shard, &request);
+            shard.reply(request.head, reply);
+        });
+        Decision { records, done }
+    });
+    Outcome::Wait
 }
 
 /// The reply to a group request whose answer has been decided.

@@ -87,8 +87,24 @@ impl Broker {
 
     /// SIGKILL, and the same data folder and port again.
     pub(crate) fn restart_after_kill(&mut self) {
-        self.stop("-KILL");
+        if self.is_running() {
+            self.stop("-KILL");
+        }
         self.start_again();
+    }
+
+    /// SIGKILL, and a start that ends by itself; what it printed.
+    pub(crate) fn refusal_after_kill(&mut self) -> String {
+        if self.is_running() {
+            self.stop("-KILL");
+        }
+        let before = self.log().len();
+        let bootstrap = self.bootstrap.clone();
+        let own = self.own_mut();
+        own.process = spawn(&bootstrap, &own.folder, &own.overrides);
+        let status = own.process.wait().expect("it is our child");
+        assert!(!status.success(), "the start was to be refused; log:\n{}", self.log());
+        self.log()[before..].to_owned()
     }
 
     /// What the broker printed.

@@ -1,6 +1,9 @@
 //! What is in the data folder, and what becomes of it when the broker is started again.
 
 use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::process::Broker;
 use crate::programs::Names;
@@ -87,5 +90,88 @@ fn the_metadata_is_saved_in_checkpoints_and_read_from_them() {
         let expected: Vec<i16> =
             topics.iter().map(|topic| 3 * i16::from(*topic == topics[0])).collect();
         assert_eq!(errors.collect::<Vec<_>>(), expected, "after {what}");
+    }
+}
+
+/// A file system of its own of 4 MiB. `None` where this process may not mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new() -> Option<Self> {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Names::fresh().topic("disk"));
+        fs::create_dir_all(&path).expect("the target folder is writable");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&path).stderr(Stdio::null());
+        let is_mounted = mount.status().is_ok_and(|status| status.success());
+        if !is_mounted {
+            eprintln!("skipped: mounting a small file system is not permitted");
+            let _ = fs::remove_dir(&path);
+        }
+        is_mounted.then_some(Self(path))
+    }
+
+    /// Takes all the space that is left.
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).expect("an entry needs no block");
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("filler")).expect("it was filled");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_new_and_serves_what_is_there() {
+    const STORAGE_ERROR: i16 = 56;
+    let Some(disk) = SmallDisk::new() else { return };
+    let data = format!("log.dirs={}", disk.0.join("data").display());
+    let mut broker = Broker::start(&[&data]);
+    if !broker.is_own() {
+        return;
+    }
+    let topic = Names::fresh().topic("full");
+    let record = batch(&[b'x'; 100_000]);
+    let mut client = Connection::open(broker.bootstrap());
+    assert_eq!(create_topic(&mut client, &topic), 0);
+    let mut stored = 0;
+    let refused = loop {
+        match produce(&mut client, &topic, &record) {
+            (0, offset) if offset == stored && stored < 40 => stored += 1,
+            other => break other.0,
+        }
+    };
+    assert_eq!(refused, STORAGE_ERROR, "after {stored} batches");
+    assert!(stored > 5, "{stored} batches");
+    disk.fill();
+    // The metadata log has some space ahead; then changes are refused, too.
+    let names = Names::fresh();
+    let create = |client: &mut Connection, number: i32| {
+        create_topic(client, &names.topic(&number.to_string()))
+    };
+    let made = (0..2_000).find(|number| create(&mut client, *number) != 0);
+    let made = made.expect("4 MiB hold fewer topics");
+    assert_eq!(create(&mut client, made), STORAGE_ERROR, "still refused");
+    assert!(broker.is_running());
+    let (error, records) = fetch(&mut client, &topic, 0);
+    assert!(error == 0 && records.len() >= record.len(), "what is there is served");
+    // A start on a full disk is refused with one line.
+    let text = broker.refusal_after_kill();
+    assert!(text.contains("is full: free some space"), "{text}");
+    // With room again, all that was acknowledged is there, and new records are taken.
+    disk.free();
+    broker.restart_after_kill();
+    let mut client = Connection::open(broker.bootstrap());
+    assert_eq!(produce(&mut client, &topic, &record), (0, stored));
+    assert_eq!(create(&mut client, made), 0, "the refused topic is not there");
+    if made > 0 {
+        assert_eq!(create(&mut client, 0), 36, "the topics made are there");
     }
 }

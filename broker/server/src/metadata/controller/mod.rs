@@ -33,6 +33,25 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// What a request wants changed, one of several things, and what was decided about it.
+pub trait Wanted {
+    /// Refuses it, if it is not refused already.
+    fn refuse(&mut self, refusal: Refusal);
+}
+
+macro_rules! wanted {
+    ($($kind:ty),*) => {
+        $(impl Wanted for $kind {
+            fn refuse(&mut self, refusal: Refusal) {
+                if self.outcome.is_ok() {
+                    self.outcome = Err(refusal);
+                }
+            }
+        })*
+    };
+}
+wanted!(CreatedTopic, DeletedTopic, AddedPartitions, AlteredConfig);
+
 fn refuse<T>(error: ErrorCode, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { error, message: message.into() })
 }
