@@ -10,7 +10,8 @@ use millrace_wire::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use millrace_wire::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, ListGroupsRequest, OffsetDeleteRequest,
+    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, ListGroupsRequest,
+    OffsetDeleteRequest,
 };
 use millrace_wire::{Array, ErrorCode};
 use serde_json::{Value, json};
@@ -380,16 +381,45 @@ fn describe(client: &mut Client, name: &str) -> Result<Described> {
         }
         _ => {}
     }
-    // It may be of a newer kind, whose members only newer requests show.
     let mut all = list(client)?;
-    if let Some(listed) = all.remove(name) {
-        return Ok(Described { state: listed.state, ..Default::default() });
+    match all.remove(name) {
+        Some(listed) if listed.kind == "consumer" => return Ok(describe_newer(client, name)?),
+        // Another kind still: its members are not ours to understand.
+        Some(listed) => return Ok(Described { state: listed.state, ..Default::default() }),
+        None => {}
     }
     let hint = match nearest(name, all.keys().map(String::as_str)) {
         Some(near) => format!("the nearest name is {near}"),
         None => "`millrace groups --list` shows all".into(),
     };
     Err(Failure::Usage(format!("there is no group {name}; {hint}")))
+}
+
+/// A group of the protocol of KIP-848.
+fn describe_newer(client: &mut Client, name: &str) -> Result<Described, ClientError> {
+    client.retry(|client| {
+        let group_ids = Array::from(vec![name]);
+        let request = ConsumerGroupDescribeRequest { group_ids, ..Default::default() };
+        let answer = client.call(To::Coordinator(name), &request, 0..=1)?;
+        let group = answer.groups.first().unwrap_or_default();
+        refuse(group.error_code, group.error_message, || format!("group {name}"))?;
+        let mut members = Vec::new();
+        for member in &group.members {
+            let mut share = Vec::new();
+            for topic in &member.assignment.topic_partitions {
+                let all = topic.partitions.iter();
+                share.extend(all.map(|number| TopicPartition::new(topic.topic_name, number)));
+            }
+            members.push(Member {
+                id: member.member_id.to_owned(),
+                client_id: member.client_id.to_owned(),
+                host: member.client_host.to_owned(),
+                share,
+            });
+        }
+        let (state, strategy) = (group.group_state.to_owned(), group.assignor_name.to_owned());
+        Ok(Described { state, strategy, members })
+    })
 }
 
 /// A row for each partition that is read, or was.
