@@ -80,15 +80,17 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
 impl Progress {
     /// Writes one partition of the response.
     fn put_part(&mut self, index: i32, appending: Result<Appending, Refusal>) {
+        let is_waiting = matches!(appending, Ok(Appending::Waiting(_)));
         let (answer, refusal) = match appending {
             Ok(Appending::Done(answer)) => (answer, None),
+            // What it will be is not known yet: whoever reports it looks for errors.
             Ok(Appending::Waiting(answer)) => {
                 self.outstanding += 1;
                 (answer, None)
             }
             Err(refusal) => (AppendAnswer::failed(refusal.error), Some(refusal)),
         };
-        if answer.error != ErrorCode::NONE {
+        if answer.error != ErrorCode::NONE && !is_waiting {
             self.failed = Some(answer.error);
         }
         let faults = refusal.iter().flat_map(|refusal| &refusal.records);

@@ -7,6 +7,7 @@ mod commands;
 mod fetch_sessions;
 mod foreign_clients;
 mod process;
+mod produce;
 mod programs;
 mod raw;
 mod start_up;
