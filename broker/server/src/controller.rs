@@ -113,11 +113,7 @@ impl<I: Io> Shard<I> {
                 return self.go_on(then, Err(error));
             }
         }
-        let mut then = Some(then);
-        let take = |_| then.take().expect("taken once");
-        if let Appending::Done(answer) = self.append(log, last, Some(Durability::Flushed), take) {
-            self.go_on(then.expect("not taken by a refusal"), Err(answer.error));
-        }
+        self.append_own(log, last, Durability::Flushed, then);
     }
 
     fn metadata_end(&mut self, log: PartitionId) -> i64 {

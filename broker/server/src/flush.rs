@@ -13,7 +13,8 @@ use millrace_log::{FlushDue, FlushPlan, FlushTicket, LogProgress, flush_plan, to
 use millrace_wire::ErrorCode;
 
 use crate::limits;
-use crate::partitions::{AppendAnswer, Then};
+use crate::partitions::{AppendAnswer, Durability, PartitionId, Then};
+use crate::produce::Appending;
 use crate::shard::Shard;
 use crate::token::{self, Owner};
 
@@ -131,6 +132,23 @@ impl<I: Io> Shard<I> {
         }
         for then in failed {
             self.go_on(then, Err(ErrorCode::KAFKA_STORAGE_ERROR));
+        }
+    }
+
+    /// Appends a batch of the broker's own; `then` hears once it is durable, or refused.
+    pub(crate) fn append_own(
+        &mut self,
+        id: PartitionId,
+        batch: &[u8],
+        durability: Durability,
+        then: Then<I>,
+    ) {
+        let mut then = Some(then);
+        let take = |_| then.take().expect("taken once");
+        if let Appending::Done(answer) = self.append(id, batch, Some(durability), take) {
+            let failed = answer.error != ErrorCode::NONE;
+            let then = then.expect("taken only by an append that waits");
+            self.go_on(then, if failed { Err(answer.error) } else { Ok(()) });
         }
     }
 

@@ -3,7 +3,6 @@
 //! partition.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use millrace_coordinator::{
     Answer, Effect, Groups, GroupsConfig, Now, PersistId, Record, WaiterId, partition_for,
@@ -16,7 +15,6 @@ use crate::config::Config;
 use crate::connection::ConnectionId;
 use crate::limits;
 use crate::partitions::{PartitionId, Then};
-use crate::produce::Appending;
 use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
 use crate::timers::Timer;
@@ -32,6 +30,8 @@ pub(crate) struct GroupState<I: Io> {
     waiters: HashMap<WaiterId, Waiter<I>>,
     next_waiter: u64,
     timer_at: Option<Instant>,
+    /// What this turn's steps want written, by partition of the offsets topic.
+    writes: HashMap<PartitionId, Vec<(Vec<Record>, PersistId)>>,
     builder: BatchBuilder,
 }
 
@@ -80,6 +80,7 @@ impl<I: Io> GroupState<I> {
             waiters: HashMap::new(),
             next_waiter: 0,
             timer_at: None,
+            writes: HashMap::new(),
             builder: BatchBuilder::new(),
         }
     }
@@ -212,9 +213,10 @@ impl<I: Io> Shard<I> {
         for effect in effects {
             match effect {
                 Effect::Reply { waiter, answer } => self.reply_to_waiter(waiter, &answer),
-                Effect::Persist { group, records, on_done } => {
-                    self.persist(&group, &records, on_done);
-                }
+                Effect::Persist { group, records, on_done } => match self.group_partition(&group) {
+                    Some(id) => self.groups.writes.entry(id).or_default().push((records, on_done)),
+                    None => self.on_persisted(on_done, Err(ErrorCode::NOT_COORDINATOR)),
+                },
             }
         }
         let due = Instant::from_ns(self.groups.groups.next_deadline().saturating_mul(1_000_000));
@@ -243,28 +245,35 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Writes records of a group, then tells the state machine.
-    fn persist(&mut self, group: &Arc<str>, records: &[Record], on_done: PersistId) {
+    /// Appends what the groups of this turn want written, the records of one partition together;
+    /// the state machine hears when they are.
+    pub(crate) fn write_group_records(&mut self) {
         let wall_ms = self.io.wall_clock_ms();
-        let mut builder = std::mem::take(&mut self.groups.builder);
-        for record in records {
-            builder.append(wall_ms, Some(&record.key), record.value.as_deref(), &[]);
-        }
-        let batch = builder.finish(&BatchOptions::default()).expect("plain records need no codec");
-        let durability = Some(self.shared.acks_all(OFFSETS_TOPIC));
-        let then = Then::Run(Box::new(move |shard: &mut Self, result| {
-            shard.on_persisted(on_done, result);
-        }));
-        let appending = match self.group_partition(group) {
-            Some(id) => self.append(id, batch, durability, |_| then),
-            None => {
-                Appending::Done(crate::partitions::AppendAnswer::failed(ErrorCode::NOT_COORDINATOR))
+        let durability = self.shared.acks_all(OFFSETS_TOPIC);
+        while !self.groups.writes.is_empty() {
+            for (id, writes) in std::mem::take(&mut self.groups.writes) {
+                let mut writes = writes.into_iter().peekable();
+                let mut builder = std::mem::take(&mut self.groups.builder);
+                while writes.peek().is_some() {
+                    let (mut bytes, mut done) = (0, Vec::new());
+                    while bytes < limits::GROUP_BATCH_BYTES
+                        && let Some((records, on_done)) = writes.next()
+                    {
+                        done.push(on_done);
+                        for Record { key, value } in &records {
+                            bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
+                            builder.append(wall_ms, Some(key), value.as_deref(), &[]);
+                        }
+                    }
+                    let options = BatchOptions::default();
+                    let batch = builder.finish(&options).expect("plain records need no codec");
+                    let then = Then::Run(Box::new(move |shard: &mut Self, result| {
+                        done.into_iter().for_each(|on_done| shard.on_persisted(on_done, result));
+                    }));
+                    self.append_own(id, batch, durability, then);
+                }
+                self.groups.builder = builder;
             }
-        };
-        self.groups.builder = builder;
-        if let Appending::Done(answer) = appending {
-            let failed = answer.error != ErrorCode::NONE;
-            self.on_persisted(on_done, if failed { Err(answer.error) } else { Ok(()) });
         }
     }
 

@@ -41,6 +41,9 @@ pub(crate) const MAILBOX_MESSAGES: usize = 1024;
 /// Bytes of records in one fetch answer, whatever the client allows: Kafka's `fetch.max.bytes`.
 pub(crate) const FETCH_RESPONSE_BYTES: usize = 55 << 20;
 
+/// Bytes of group records after which a batch of them is full: as a producer's of ordinary size.
+pub(crate) const GROUP_BATCH_BYTES: usize = 256 << 10;
+
 /// Records of one batch whose faults a produce answer lists.
 pub(crate) const RECORD_ERRORS: usize = 1_000;
 

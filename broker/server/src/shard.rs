@@ -144,6 +144,7 @@ impl<I: Io> Shard<I> {
         while let Some(timer) = self.timers.pop_due(self.now) {
             self.on_timer(timer);
         }
+        self.write_group_records();
         self.submit_writes();
         self.start_due_flushes();
         while let Some(fetch) = self.moved_fetches.pop() {

@@ -7,7 +7,9 @@ use std::thread;
 
 use crate::process::Broker;
 use crate::programs::{Names, Program, Run};
-use crate::raw::{Bytes, Connection, Outcome, batch, create_topic, i16_at, i32_at, produce};
+use crate::raw::{
+    Bytes, Connection, Outcome, batch, create_topic, i16_at, i32_at, produce, produce_to,
+};
 
 /// What a Fetch answered: error, session, and the partitions named with their errors.
 type Answer = (i16, i32, Vec<(i32, i16)>);
@@ -20,11 +22,23 @@ fn fetch(
     wanted: &[(i32, i64)],
     forgotten: &[i32],
 ) -> Answer {
+    fetch_up_to(1 << 20, connection, topic, session, wanted, forgotten)
+}
+
+/// As [`fetch`], of so many bytes, but for the first batch, which always comes whole.
+fn fetch_up_to(
+    bytes_max: i32,
+    connection: &mut Connection,
+    topic: &str,
+    session: (i32, i32),
+    wanted: &[(i32, i64)],
+    forgotten: &[i32],
+) -> Answer {
     let count = |items: usize| i32::try_from(items).expect("few");
     let named = |request: Bytes, any: bool| {
         if any { request.i32(1).string(topic) } else { request.i32(0) }
     };
-    let request = Bytes::request(1, 7).i32(-1).i32(0).i32(1).i32(1 << 20).i8(0);
+    let request = Bytes::request(1, 7).i32(-1).i32(0).i32(1).i32(bytes_max).i8(0);
     let request = request.i32(session.0).i32(session.1);
     let mut request = named(request, !wanted.is_empty());
     if !wanted.is_empty() {
@@ -60,20 +74,54 @@ fn fetch(
     (error, id, partitions)
 }
 
+/// Every partition of a topic of three, from its beginning.
+const ALL: [(i32, i64); 3] = [(0, 0), (1, 0), (2, 0)];
+
+fn topic_of_three(client: &mut Connection) -> String {
+    let topic = Names::fresh().topic("sessions");
+    let request = Bytes::request(19, 4).i32(1).string(&topic).i32(3).i16(1).i32(0).i32(0);
+    assert!(matches!(client.exchange(&request.i32(10_000).i8(0).0), Outcome::Answer(_)));
+    // Apache Kafka answers with errors until the new partitions have their leader.
+    while fetch(client, &topic, (0, -1), &ALL, &[]) != (0, 0, vec![(0, 0), (1, 0), (2, 0)]) {}
+    topic
+}
+
+/// Whoever brought records is read last next time.
+#[test]
+fn an_answer_too_small_for_all_partitions_serves_them_in_turn() {
+    let broker = Broker::start(&["millrace.shards=2"]);
+    let mut client = Connection::open(broker.bootstrap());
+    let topic = topic_of_three(&mut client);
+    for partition in [0, 0, 0, 1, 1, 1, 2, 2, 2] {
+        assert_eq!(produce_to(&mut client, &topic, partition, &batch(b"record")).0, 0);
+    }
+    let one_batch = i32::try_from(batch(b"record").len()).expect("small");
+    let mut read = |session, wanted: &[(i32, i64)]| {
+        fetch_up_to(one_batch, &mut client, &topic, session, wanted, &[])
+    };
+    let (_, id, _) = read((0, 0), &ALL);
+    let mut offsets = [1, 0, 0];
+    let (mut last, mut turns) = (0, Vec::new());
+    for epoch in 1..9 {
+        let wanted = [(last, offsets[usize::try_from(last).expect("0 to 2")])];
+        let (error, _, partitions) = read((id, epoch), &wanted);
+        let [(partition, 0)] = partitions[..] else { panic!("{error}, {partitions:?}") };
+        turns.push(partition);
+        offsets[usize::try_from(partition).expect("0 to 2")] += 1;
+        last = partition;
+    }
+    assert_eq!(turns, [0, 1, 2, 0, 1, 2, 1, 2]);
+}
+
 /// Two connections are on two shards; the session's id names the one that keeps it.
 #[test]
 fn a_session_is_found_from_any_connection() {
-    let broker = Broker::start(&["millrace.shards=2", "num.partitions=3"]);
-    let topic = Names::fresh().topic("sessions");
+    let broker = Broker::start(&["millrace.shards=2"]);
     let mut one = Connection::open(broker.bootstrap());
     let mut two = Connection::open(broker.bootstrap());
-    let request = Bytes::request(19, 4).i32(1).string(&topic).i32(3).i16(1).i32(0).i32(0);
-    assert!(matches!(one.exchange(&request.i32(10_000).i8(0).0), Outcome::Answer(_)));
-    let all = [(0, 0), (1, 0), (2, 0)];
+    let topic = topic_of_three(&mut one);
     let whole = vec![(0, 0), (1, 0), (2, 0)];
-    // Apache Kafka answers with errors until the new partitions have their leader.
-    while fetch(&mut one, &topic, (0, -1), &all, &[]) != (0, 0, whole.clone()) {}
-    let (error, id, partitions) = fetch(&mut one, &topic, (0, 0), &all, &[]);
+    let (error, id, partitions) = fetch(&mut one, &topic, (0, 0), &ALL, &[]);
     assert_eq!((error, partitions), (0, whole.clone()), "a full answer");
     assert_ne!(id, 0, "a session");
     assert_eq!(fetch(&mut one, &topic, (id, 1), &[], &[]), (0, id, vec![]), "no news");
@@ -87,9 +135,9 @@ fn a_session_is_found_from_any_connection() {
     assert_eq!(within, (0, id, vec![(1, 0)]), "it is over");
     assert_eq!(fetch(&mut two, &topic, (id, 5), &[], &[]), (71, 0, vec![]), "an old epoch");
     assert_eq!(fetch(&mut two, &topic, (0, 1), &[], &[]), (70, 0, vec![]), "no id");
-    let (error, other, _) = fetch(&mut two, &topic, (id, 0), &all, &[]);
+    let (error, other, _) = fetch(&mut two, &topic, (id, 0), &ALL, &[]);
     assert!(error == 0 && other != id && other != 0, "a new session ends the one it names");
-    let sessionless = fetch(&mut two, &topic, (other, -1), &all, &[]);
+    let sessionless = fetch(&mut two, &topic, (other, -1), &ALL, &[]);
     assert_eq!(sessionless, (0, 0, whole), "ends the session, too");
     for gone in [id, other] {
         assert_eq!(fetch(&mut two, &topic, (gone, 6), &[], &[]), (70, 0, vec![]), "{gone}");

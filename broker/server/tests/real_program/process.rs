@@ -78,6 +78,13 @@ impl Broker {
         self.own_mut().process.try_wait().expect("the child can be waited for").is_none()
     }
 
+    /// Does something while the broker stands still.
+    pub(crate) fn while_paused(&self, act: impl FnOnce()) {
+        self.signal("-STOP");
+        act();
+        self.signal("-CONT");
+    }
+
     /// SIGTERM, and the same data folder and port again. The exit status must be 0.
     pub(crate) fn restart_cleanly(&mut self) {
         let status = self.stop("-TERM");
@@ -120,10 +127,14 @@ impl Broker {
         self.own.as_mut().expect("only asked of an own broker")
     }
 
-    fn stop(&mut self, signal: &str) -> ExitStatus {
+    fn signal(&self, signal: &str) {
         let id = self.own().process.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status().expect("kill is installed");
         assert!(sent.success(), "kill {signal} {id} failed; log:\n{}", self.log());
+    }
+
+    fn stop(&mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
         let end = Instant::now() + STOPPED_WITHIN;
         loop {
             if let Some(status) = self.own_mut().process.try_wait().expect("it is our child") {

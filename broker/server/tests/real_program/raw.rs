@@ -160,9 +160,19 @@ pub(crate) fn spoilt(position: usize, bytes: &[u8]) -> Vec<u8> {
 
 /// The error code and base offset of a Produce v3 of `records` to partition 0, acks=all.
 pub(crate) fn produce(connection: &mut Connection, topic: &str, records: &[u8]) -> (i16, i64) {
+    produce_to(connection, topic, 0, records)
+}
+
+/// As [`produce`], to any partition.
+pub(crate) fn produce_to(
+    connection: &mut Connection,
+    topic: &str,
+    partition: i32,
+    records: &[u8],
+) -> (i16, i64) {
     let request = Bytes::request(0, 3).i16(-1).i16(-1).i32(10_000).i32(1).string(topic).i32(1);
     let bytes = i32::try_from(records.len()).expect("test batches are small");
-    let request = request.i32(0).i32(bytes).raw(records);
+    let request = request.i32(partition).i32(bytes).raw(records);
     let Outcome::Answer(answer) = connection.exchange(&request.0) else {
         panic!("the broker closed the connection of a Produce request");
     };

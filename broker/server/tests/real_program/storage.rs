@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use crate::process::Broker;
 use crate::programs::Names;
 use crate::raw::{
-    Bytes, Connection, Outcome, batch, create_topic, fetch, i16_at, produce, produce_when_ready,
+    Bytes, Connection, Outcome, batch, create_topic, fetch, i16_at, i32_at, produce,
+    produce_when_ready, with_length,
 };
 
 /// The broker's end and start again, as a name and what does it.
@@ -91,6 +92,43 @@ fn the_metadata_is_saved_in_checkpoints_and_read_from_them() {
             topics.iter().map(|topic| 3 * i16::from(*topic == topics[0])).collect();
         assert_eq!(errors.collect::<Vec<_>>(), expected, "after {what}");
     }
+}
+
+/// Commits of one turn are one batch of the offsets topic.
+#[test]
+fn commits_that_come_together_share_a_batch() {
+    let broker = Broker::start(&["offsets.topic.num.partitions=1", "millrace.shards=1"]);
+    if !broker.is_own() {
+        return;
+    }
+    let names = Names::fresh();
+    let topic = names.topic("committed");
+    let mut clients: Vec<Connection> =
+        (0..50).map(|_| Connection::open(broker.bootstrap())).collect();
+    assert_eq!(create_topic(&mut clients[0], &topic), 0);
+    let find = Bytes::request(10, 0).string("group");
+    while exchange(&mut clients[0], find.clone(), 4) != 0 {}
+    broker.while_paused(|| {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let group = names.topic(&number.to_string());
+            let request = Bytes::request(8, 2).string(&group).i32(-1).string("").i64(-1);
+            let request = request.i32(1).string(&topic).i32(1).i32(0).i64(7).string("note");
+            client.write(&with_length(&request.0));
+        }
+    });
+    for client in &mut clients {
+        let Outcome::Answer(answer) = client.outcome() else { panic!("not answered") };
+        assert_eq!(i16_at(&answer, 4 + 4 + 2 + topic.len() + 4 + 4), 0);
+    }
+    let segment = broker.data_folder().join("__consumer_offsets-0/00000000000000000000.log");
+    let bytes = fs::read(segment).expect("it is there");
+    let (mut at, mut batches, mut records) = (0, 0, 0);
+    while bytes.get(at + 16) == Some(&2) {
+        batches += 1;
+        records += i32_at(&bytes, at + 57);
+        at += 12 + usize::try_from(i32_at(&bytes, at + 8)).expect("a length");
+    }
+    assert!(records >= 50 && batches <= 3, "{records} records in {batches} batches");
 }
 
 /// A file system of its own of 4 MiB. `None` where this process may not mount one.
