@@ -2,7 +2,7 @@
 
 mod studies;
 
-pub use studies::{CompareArgs, IdleArgs, RecoverArgs, StudyArgs};
+pub use studies::{CompareArgs, CrashArgs, Failing, FindMaxArgs, IdleArgs, RecoverArgs, StudyArgs};
 
 use crate::payload::HEADER_BYTES;
 use crate::schedule::Spread;
@@ -35,6 +35,10 @@ pub enum Command {
     Study(StudyArgs),
     /// Compare two running brokers under one load, interleaved and repeated
     Compare(CompareArgs),
+    /// The highest rate at which a bound on latency holds
+    FindMax(Box<FindMaxArgs>),
+    /// Rounds of load in which the broker is killed or frozen, everything compared after each
+    Crash(CrashArgs),
     /// What a broker costs that nobody uses
     Idle(IdleArgs),
     /// Start a broker, fill it, kill it, start it again: the time until it acknowledges

@@ -24,6 +24,8 @@ pub struct Reading {
     pub broker: Option<Usage>,
     /// All CPUs of the machine.
     pub machine_ns: u64,
+    /// What the hypervisor took of them.
+    pub stolen_ns: u64,
     /// The kernel's own threads.
     pub kernel_ns: u64,
     /// Each client thread: CPU and what of it was spent spinning.
@@ -234,10 +236,12 @@ impl Gatherer {
                 (cpu_ns, progress.spun_ns.load(Ordering::Acquire))
             })
             .collect();
+        let (machine_ns, stolen_ns) = cost::machine_ns();
         let reading = Reading {
             at_ns: self.setup.clock.now_ns(),
             broker: self.meter.as_mut().map(Meter::read),
-            machine_ns: cost::machine_busy_ns(),
+            machine_ns,
+            stolen_ns,
             kernel_ns: cost::kernel_threads_ns(),
             threads,
         };

@@ -12,6 +12,9 @@ const LAG_MAX_US: f64 = 1_000.0;
 const LAG_SHARE_MAX: f64 = 0.25;
 /// CPUs that others may keep busy.
 const OTHER_CPUS_MAX: f64 = 0.20;
+/// CPUs that the hypervisor may take before rates and times are noise; a little it always takes
+/// for the guest's own disk and network.
+const STOLEN_CPUS_MAX: f64 = 0.40;
 /// Largest median lateness of a timer on a quiet host.
 const TIMER_LATE_MAX_US: f64 = 500.0;
 
@@ -98,6 +101,9 @@ fn machine(report: &Report, reasons: &mut Vec<String>, notes: &mut Vec<String>) 
     if let Some(cpus) = report.other_cpus_busy.filter(|&cpus| cpus > OTHER_CPUS_MAX) {
         reasons.push(format!("other processes kept {cpus:.2} CPUs busy"));
     }
+    if report.stolen_cpus > STOLEN_CPUS_MAX {
+        reasons.push(format!("the hypervisor took {:.2} CPUs away", report.stolen_cpus));
+    }
     let probes = [&report.noise_before, &report.noise_after];
     let late_us = probes.iter().filter_map(|probe| probe.timer_late_us_p50).fold(0.0, f64::max);
     if late_us > TIMER_LATE_MAX_US {
@@ -150,7 +156,7 @@ mod tests {
     fn each_doubt_is_a_reason_and_a_sound_run_has_none() {
         type Change = fn(&mut Report, &mut RunArgs, &mut Circumstances);
         // What happens, the reason, the note.
-        let rows: [(Change, &str, &str); 15] = [
+        let rows: [(Change, &str, &str); 16] = [
             (|_, _, _| (), "", ""),
             (|r, _, _| r.client_cpu_fraction = 0.95, "client thread used 95 %", ""),
             (|r, _, _| r.schedule_lag_us = Some(1_500.0), "left 1500 us", ""),
@@ -164,6 +170,7 @@ mod tests {
             ),
             (|r, a, _| (r.schedule_lag_us, a.rate) = (Some(9e9), None), "", ""),
             (|r, _, _| r.other_cpus_busy = Some(0.7), "0.70 CPUs busy", ""),
+            (|r, _, _| r.stolen_cpus = 0.5, "took 0.50 CPUs", ""),
             (|r, _, _| r.noise_after.timer_late_us_p50 = Some(900.0), "", "900 us late"),
             (|r, _, _| r.records_per_second = 970.0, "", "970 of 1000"),
             (|r, _, _| r.records_per_second = 0.0, "no record", "0 of 1000"),

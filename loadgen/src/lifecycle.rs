@@ -227,7 +227,7 @@ pub fn recover_alone(args: &RecoverArgs, live: Live) -> Result<RecoverFound, Run
 }
 
 /// Asks until one record is acknowledged; when it was.
-fn first_ack(broker: &mut Running, topic: &str) -> Result<u64, RunError> {
+pub(crate) fn first_ack(broker: &mut Running, topic: &str) -> Result<u64, RunError> {
     broker.wait_until_answering()?;
     let start = Instant::now();
     loop {
@@ -252,6 +252,6 @@ pub fn recover_words(found: &RecoverFound) -> String {
     )
 }
 
-fn millis(ns: u64) -> f64 {
+pub(crate) fn millis(ns: u64) -> f64 {
     ns as f64 / 1e6
 }

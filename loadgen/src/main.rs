@@ -2,17 +2,17 @@
 
 use clap::Parser;
 use loadgen::args::{
-    Cli, Command, CompareArgs, ConsumeArgs, IdleArgs, QuickstartArgs, RecoverArgs, RunArgs,
-    StudyArgs,
+    Cli, Command, CompareArgs, ConsumeArgs, CrashArgs, FindMaxArgs, IdleArgs, QuickstartArgs,
+    RecoverArgs, RunArgs, StudyArgs,
 };
 use loadgen::embedded::Embedded;
 use loadgen::gather::Live;
 use loadgen::report::{text, write_json};
 use loadgen::run::{self, BrokerProcess, RunError, Surroundings};
 use loadgen::study::{Study, engine, file, page};
-use loadgen::{brokers, catchup, clock, interrupt, lifecycle, quickstart};
+use loadgen::{brokers, catchup, clock, crash, findmax, interrupt, lifecycle, quickstart};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         Command::Consume(args) => consume(&args),
         Command::Study(args) => study(&args, &command),
         Command::Compare(args) => compare(&args, &command),
+        Command::FindMax(args) => find_max(&args, &command),
+        Command::Crash(args) => crash(&args),
         Command::Idle(args) => idle(&args),
         Command::Recover(args) => recover(&args),
     };
@@ -103,9 +105,12 @@ fn consume(args: &ConsumeArgs) -> Result<ExitCode, RunError> {
 
 fn study(args: &StudyArgs, command: &str) -> Result<ExitCode, RunError> {
     let name = args.file.display().to_string();
-    let text = std::fs::read_to_string(&args.file)
-        .map_err(|error| RunError::Options(format!("{name}: {error}")))?;
-    let study = file::parse(&name, &text).map_err(RunError::Options)?;
+    let study = match std::fs::read_to_string(&args.file) {
+        Ok(text) => file::parse(&name, &text),
+        Err(error) if error.kind() == ErrorKind::NotFound => file::preset(&name),
+        Err(error) => Err(format!("{name}: {error}")),
+    };
+    let study = study.map_err(RunError::Options)?;
     let study = study.changed_by(args).map_err(RunError::Options)?;
     let variables = brokers::variables(&args.set).map_err(RunError::Options)?;
     if args.check {
@@ -135,6 +140,26 @@ fn conduct(
         (true, false) => ExitCode::from(NOT_MET),
         (false, _) => ExitCode::from(NOT_VALID),
     })
+}
+
+fn find_max(args: &FindMaxArgs, command: &str) -> Result<ExitCode, RunError> {
+    let folder = ReportFolder::make(args.run.out.as_deref())?;
+    let around = Surroundings {
+        broker: BrokerProcess::from_target(&args.run.target),
+        live: Live::detect(),
+        folder: &folder.path,
+        command,
+        is_probed: true,
+    };
+    let found = findmax::find_max(args, around)?;
+    print(&format!("{}\n", findmax::verdict(&found)));
+    print(&format!("Report: {}\n", folder.path.join("report.html").display()));
+    Ok(by_validity(found.valid))
+}
+
+fn crash(args: &CrashArgs) -> Result<ExitCode, RunError> {
+    let found = crash::crash(args, Live::detect())?;
+    finish(&found, found.valid, args.json.as_deref(), &crash::words(&found))
 }
 
 fn idle(args: &IdleArgs) -> Result<ExitCode, RunError> {

@@ -293,11 +293,10 @@ fn page(matrix: &Matrix) -> String {
             |cell| cell.latency.end_to_end_us.p50,
         ),
     ];
-    for (title, y_words, value) in charts {
-        body.push_str(&chart(matrix, title, y_words, value).svg());
-    }
-    for reason in &matrix.headline.invalid_reasons {
-        let _ = writeln!(body, "<p>Doubt: {}.</p>", escape(reason));
+    let charts = charts.map(|(title, y_words, value)| chart(matrix, title, y_words, value));
+    body.push_str(&html::chart_grid(charts));
+    for reason in text::grouped(&matrix.headline.invalid_reasons) {
+        let _ = writeln!(body, "<p>Doubt: {}.</p>", escape(&reason));
     }
     body.push_str(&html::background(&matrix.headline));
     html::page("loadgen quickstart: acks x batching", &body)

@@ -379,6 +379,7 @@ fn conclude(
         schedule_lag_percentiles_us: stats.lag.percentiles(),
         other_cpus_busy: costs.other_cpus,
         kernel_cpus_busy: costs.kernel_cpus,
+        stolen_cpus: costs.stolen_cpus,
         consumed_per_second: stats.consumed as f64 / seconds,
         measured_seconds: seconds,
         configuration: serde_json::to_value(args).unwrap_or_default(),
@@ -409,6 +410,8 @@ pub struct Costs {
     pub other_cpus: Option<f64>,
     /// CPUs that the kernel's own threads kept busy.
     pub kernel_cpus: f64,
+    /// CPUs that the hypervisor gave to others.
+    pub stolen_cpus: f64,
 }
 
 /// The costs between two readings.
@@ -432,5 +435,6 @@ pub fn costs((first, last): &(Reading, Reading)) -> Costs {
         client_fraction: client,
         other_cpus: others,
         kernel_cpus: kernel as f64 / ns,
+        stolen_cpus: last.stolen_ns.saturating_sub(first.stolen_ns) as f64 / ns,
     }
 }

@@ -3,7 +3,8 @@
 mod fake;
 
 use fake::{Fake, Fault};
-use loadgen::args::{Acks, Codec, ConsumeArgs, QuickstartArgs, RunArgs, Switch};
+use loadgen::args::{Acks, Codec, ConsumeArgs, FindMaxArgs, QuickstartArgs, RunArgs, Switch};
+use loadgen::findmax::{self, Slo};
 use loadgen::gather::Live;
 use loadgen::report::Outcome as RunOutcome;
 use loadgen::run::{self, BrokerProcess, Surroundings};
@@ -347,6 +348,35 @@ fn the_report_has_the_promised_keys_and_files() {
     for name in ["response.hgrm", "service.hgrm", "end_to_end.hgrm"] {
         assert!(read(name).contains("#[Mean"), "{name}");
     }
+}
+
+#[test]
+fn find_max_finds_what_a_broker_of_known_capacity_can_do() {
+    // 10 ms a request, one after the other on the one connection: 100 a second.
+    let fake = Fake::start(Fault::Delay(TEN_MS));
+    let mut run = args(&fake);
+    (run.connections, run.batch_records, run.partitions) = (1, 1, 1);
+    (run.rate, run.duration) = (Some(50.0), Duration::from_millis(800));
+    let slo = Slo::parse("p50=200ms").expect("a bound");
+    let folder = Folder::new();
+    let args = FindMaxArgs { slo, resolution: 20.0, run };
+    let around = Surroundings {
+        broker: BrokerProcess::None,
+        live: Live::Silent,
+        folder: &folder.0,
+        command: "loadgen find-max",
+        is_probed: false,
+    };
+    let found = findmax::find_max(&args, around).expect("it ends with a report");
+    // A loaded host makes it less, nothing makes it more: 1 % may be missing at the end.
+    let max = found.max_records_per_second.expect("50 a second hold");
+    assert!((40.0..=103.0).contains(&max), "{max}: {:?}", found.steps);
+    assert!(found.steps.iter().any(|step| !step.has_held && step.rate >= max));
+    let read = |name: &str| std::fs::read_to_string(folder.0.join(name)).expect(name);
+    assert!(
+        read("summary.md").contains("| acknowledged |") && read("report.html").contains("<svg")
+    );
+    assert!(read("at-max/report.json").contains("\"response_us\""));
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! Options of the commands that measure more than one run: study, compare, idle, recover.
+//! Options of the commands that measure more than one run, or none: study, compare, find-max,
+//! crash, idle, recover.
 
-use super::{TargetArgs, as_seconds, at_least_one, parse_duration};
-use clap::Args;
+use super::{RunArgs, TargetArgs, as_seconds, at_least_one, parse_bytes, parse_duration};
+use crate::findmax::Slo;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +11,17 @@ use std::time::Duration;
 /// The options of `loadgen study`.
 #[derive(Args, Clone, Debug)]
 pub struct StudyArgs {
-    /// The study: a TOML file
+    /// The study: a TOML file, or a preset: acks0-latency, acks1-latency, acksall-latency,
+    /// acks-x-batching, throughput-1k, small-batch-cpu, many-partitions, keyed-100-producers,
+    /// fanout-8, idle-1000, retention-soak
     pub file: PathBuf,
+    /// A broker that runs already, besides those of the file: NAME=HOST:PORT or
+    /// NAME=HOST:PORT@PID, repeatable
+    #[arg(long)]
+    pub broker: Vec<String>,
+    /// CPUs for the client, instead of the file's
+    #[arg(long, value_delimiter = ',')]
+    pub cpus: Vec<usize>,
     /// Folder for the results; what it already holds of the same study is not measured again
     #[arg(long)]
     pub out: PathBuf,
@@ -64,6 +75,71 @@ pub struct CompareArgs {
     /// Options of `loadgen run`, after --
     #[arg(last = true)]
     pub run: Vec<String>,
+}
+
+/// The options of `loadgen find-max`.
+#[derive(Args, Clone, Debug)]
+pub struct FindMaxArgs {
+    /// The bound, from the intended times: p50, p90, p99, p99.9 or p99.99, such as p99=10ms
+    #[arg(long, default_value = "p99=10ms", value_parser = Slo::parse, help_heading = "Search")]
+    pub slo: Slo,
+    /// How close to the highest rate the search ends, percent
+    #[arg(long, default_value_t = 5.0, help_heading = "Search")]
+    pub resolution: f64,
+    /// Every try is such a run; --rate is the first one [default: 1000]
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What is done to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failing {
+    /// SIGKILL, then started again.
+    Kill,
+    /// SIGSTOP for up to a second.
+    Freeze,
+    /// In turns.
+    Both,
+}
+
+/// The options of `loadgen crash`.
+#[derive(Args, Clone, Debug, Serialize)]
+pub struct CrashArgs {
+    /// Shell command that becomes the broker; it is given PORT, DIR (empty at first) and CPUS
+    #[arg(long)]
+    pub start: String,
+    /// The command starts the broker in the background and prints its process id last
+    #[arg(long)]
+    pub prints_pid: bool,
+    /// CPUs of the broker; default: all
+    #[arg(long, value_delimiter = ',')]
+    pub broker_cpus: Vec<usize>,
+    /// Rounds; acks=all and acks=1 take turns
+    #[arg(long, default_value_t = 10, value_parser = at_least_one())]
+    pub rounds: u32,
+    /// What is done to the broker
+    #[arg(long, default_value = "kill")]
+    pub failing: Failing,
+    /// Load of a round; the broker fails somewhere in its middle, and must be back before its end
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    #[serde(serialize_with = "as_seconds")]
+    pub duration: Duration,
+    /// Records a second
+    #[arg(long, default_value_t = 5000.0)]
+    pub rate: f64,
+    /// Bytes of a value
+    #[arg(long, default_value = "512", value_parser = parse_bytes)]
+    pub record_bytes: usize,
+    /// Of the moments at which it fails
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for the broker's data, which must not exist and goes away again
+    #[arg(long, default_value = "loadgen-crash")]
+    pub folder: PathBuf,
+    /// Also write the result as JSON here
+    #[arg(long)]
+    pub json: Option<PathBuf>,
 }
 
 /// The options of `loadgen idle`.

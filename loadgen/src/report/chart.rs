@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 70.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 34.0;
+// Small enough for its text to be read on a phone; two go side by side on a desk.
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 280.0;
+const LEFT: f64 = 74.0;
+const RIGHT: f64 = 28.0;
+const TOP: f64 = 50.0;
 const BOTTOM: f64 = 44.0;
 /// Okabe and Ito's palette, which colour-blind people can tell apart; dashes help in print.
 const STYLES: [(&str, &str); 4] =
@@ -113,11 +114,15 @@ impl Chart {
             return format!("<p class=none>{}: no samples.</p>\n", escape(&self.title));
         }
         let all = || drawn.iter().flat_map(|series| series.points.iter());
-        let x = Axis::new(self.x_scale, all().map(|point| point.0));
+        let mut x = Axis::new(self.x_scale, all().map(|point| point.0));
+        if self.x_scale == Scale::Linear {
+            // Time ends where it ends.
+            x.high = all().map(|point| point.0).fold(1e-9, f64::max);
+        }
         let y = Axis::new(self.y_scale, all().map(|point| point.1));
         let mut svg = format!(
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"{0}\">\
-             <text x={LEFT} y=16 class=title>{0}</text>\n",
+             <text x=4 y=16 class=title>{0}</text>\n",
             escape(&self.title)
         );
         self.draw_axes(&mut svg, &x, &y);
@@ -173,12 +178,12 @@ impl Chart {
                 escape(&words)
             );
         }
-        let legend_x = WIDTH - RIGHT - 118.0 * (index as f64 + 1.0);
+        let legend_x = LEFT + 104.0 * index as f64;
         let _ = writeln!(
             svg,
             "<path d=\"{path}\" class=line stroke=\"{colour}\" stroke-dasharray=\"{dashes}\" />\
-             <path d=\"M{legend_x} 12h22\" class=line stroke=\"{colour}\" \
-             stroke-dasharray=\"{dashes}\" /><text x={:.1} y=16 class=legend>{name}</text>\n\
+             <path d=\"M{legend_x} 34h22\" class=line stroke=\"{colour}\" \
+             stroke-dasharray=\"{dashes}\" /><text x={:.1} y=38 class=legend>{name}</text>\n\
              <g class=hover>{hover}</g>",
             legend_x + 28.0
         );
@@ -193,17 +198,18 @@ pub fn strips(
     words: &dyn Fn(f64) -> String,
 ) -> String {
     const STRIP: f64 = 26.0;
-    const NAMES: f64 = 190.0;
+    const NAMES: f64 = 120.0;
+    const TOP: f64 = 28.0;
     let values = || strips.iter().flat_map(|strip| strip.1).copied();
     if values().next().is_none() {
         return format!("<p class=none>{}: not measured.</p>\n", escape(title));
     }
     let axis = Axis::new(Scale::Linear, values().chain(limit));
-    let at = |value: f64| NAMES + axis.place(value) * (WIDTH - NAMES - RIGHT - 20.0);
+    let at = |value: f64| NAMES + axis.place(value) * (WIDTH - NAMES - RIGHT);
     let bottom = TOP + STRIP * strips.len() as f64;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {}\" role=img aria-label=\"{1}\">\
-         <text x=0 y=16 class=title>{1}</text>\n",
+         <text x=4 y=16 class=title>{1}</text>\n",
         bottom + 22.0,
         escape(title)
     );
@@ -226,7 +232,7 @@ pub fn strips(
     for (place, (name, values)) in strips.iter().enumerate() {
         let y = TOP + STRIP * (place as f64 + 0.5);
         let (colour, _) = STYLES[place % STYLES.len()];
-        let _ = writeln!(svg, "<text x=0 y={:.1}>{}</text>", y + 4.0, escape(name));
+        let _ = writeln!(svg, "<text x=4 y={:.1}>{}</text>", y + 4.0, escape(name));
         for (repeat, &value) in values.iter().enumerate() {
             let (x, shown) = (at(value), escape(&words(value)));
             let _ = write!(
@@ -272,6 +278,53 @@ mod tests {
             let axis = Axis::new(scale, values.iter().copied());
             assert!((axis.low - low).abs() < 1e-9 && (axis.high - high).abs() < 1e-9);
             assert!(values.iter().all(|value| (0.0..=1.0).contains(&axis.place(*value))));
+        }
+    }
+
+    /// Where each text of an SVG begins and ends, at 7 units a character: wider than the font.
+    fn extents(svg: &str) -> Vec<(f64, f64, String)> {
+        let texts = svg.split("<text x=").skip(1).map(|rest| {
+            let (x, rest) = rest.split_once(' ').expect("an attribute follows");
+            let (attributes, rest) = rest.split_once('>').expect("the tag ends");
+            let words = rest.split("</text>").next().expect("the text ends").to_owned();
+            let x: f64 = x.parse().expect("a number");
+            let width = 7.0 * words.chars().count() as f64;
+            let start = match attributes {
+                a if a.contains("ytick") => x - width,
+                a if a.contains("xtick") => x - width / 2.0,
+                _ => x,
+            };
+            (start, start + width, words)
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn no_text_of_a_chart_is_cut_off() {
+        let points: Vec<(f64, f64)> = vec![(0.0, 150.0), (0.999, 12_000_000.0)];
+        let series = ["response", "end to end", "service"]
+            .map(|name| Series { name: name.to_owned(), points: points.clone() });
+        for x_scale in [Scale::Linear, Scale::Log, Scale::Nines] {
+            let chart = Chart {
+                title: "Median end-to-end time at the fixed rate".to_owned(),
+                x_label: "percentile".to_owned(),
+                x_scale,
+                y_scale: Scale::Log,
+                y_words: |us| crate::report::text::time(Some(us)),
+                x_words: |x| format!("{:.1} %", x * 100.0),
+                series: series.to_vec(),
+            };
+            let strip = strips("us", &[("Apache Kafka", &[3.0, 2350.25])], Some(9.0), &|v| {
+                format!("{v:.2}")
+            });
+            for svg in [chart.svg(), strip] {
+                for (start, end, words) in extents(&svg) {
+                    assert!(
+                        start >= 0.0 && end <= WIDTH + 1.0,
+                        "{x_scale:?} {words}: {start} {end}"
+                    );
+                }
+            }
         }
     }
 

@@ -7,20 +7,25 @@ use crate::machine::Facts;
 use std::fmt::Write;
 
 const STYLE: &str = "\
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padding:0 1rem;\
+body{font:15px/1.5 system-ui,sans-serif;max-width:66rem;margin:1.5rem auto;padding:0 1rem;\
 color:#1b1b1b;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}\
 .verdict{padding:.8rem 1rem;border-left:.4rem solid #009e73;background:#f1f8f5}\
 .verdict.bad{border-color:#d55e00;background:#fdf3ec}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{padding:.15rem .7rem .15rem 0;text-align:right;border-bottom:1px solid #ddd}\
-td:first-child,th:first-child,.text td,.study td:nth-child(2){text-align:left}\
-.text td:first-child{white-space:nowrap;vertical-align:top}.first td{border-top:2px solid #999}\
-.missed td:last-child{color:#d55e00;font-weight:600}.wide{overflow-x:auto}\
-svg{width:100%;height:auto;font:12px system-ui,sans-serif;margin:.6rem 0}\
+td:first-child,th:first-child,.text td,tr.work th{text-align:left}\
+.wide .study td:first-child,.wide .study td:nth-last-child(2){white-space:normal;min-width:6.5rem}\
+small{color:#555}\
+.text td:first-child{white-space:nowrap;vertical-align:top}.work th{padding-top:.7rem;border-bottom:2px solid #999}\
+.missed td:last-child{color:#d55e00;font-weight:600}.wide{overflow-x:auto}.wide td{white-space:nowrap}\
+svg{width:100%;height:auto;font:12px system-ui,sans-serif}\
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));\
+gap:1rem;margin:1rem 0}\
 .grid{stroke:#ddd}.line{fill:none;stroke-width:2}.title{font-weight:600}\
 .ytick{text-anchor:end;fill:#555}.xtick{text-anchor:middle;fill:#555}\
 .hover circle{fill:transparent}.hover circle:hover{fill:#0006}\
 code,pre{font-size:13px}pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem}\
+@media(max-width:40rem){body{margin:.8rem auto}svg{font-size:14px}.study{font-size:.9rem}}\
 @media print{body{margin:0;max-width:none}svg{break-inside:avoid}}";
 
 /// The page of one run.
@@ -28,15 +33,18 @@ pub fn run_page(outcome: &Outcome) -> String {
     let report = &outcome.report;
     let mut body = verdict(report);
     body.push_str(&percentile_table(report));
-    body.push_str(&percentile_curve(outcome).svg());
-    body.push_str("<h2>Over time</h2>\n");
-    for chart in over_time(report) {
-        body.push_str(&chart.svg());
-    }
+    let charts = std::iter::once(percentile_curve(outcome)).chain(over_time(report));
+    body.push_str(&chart_grid(charts));
     body.push_str("<h2>Figures</h2>\n");
     body.push_str(&table(&text::figures(report)));
     body.push_str(&background(report));
     page("loadgen report", &body)
+}
+
+/// Charts side by side where there is room.
+pub fn chart_grid(charts: impl IntoIterator<Item = Chart>) -> String {
+    let charts: String = charts.into_iter().map(|chart| chart.svg()).collect();
+    format!("<div class=charts>\n{charts}</div>\n")
 }
 
 /// A whole document around `body`.
@@ -94,7 +102,7 @@ fn percentile_curve(outcome: &Outcome) -> Chart {
     });
     Chart {
         title: "Latency by percentile".to_owned(),
-        x_label: "percentile (axis of nines)".to_owned(),
+        x_label: "percentile".to_owned(),
         x_scale: Scale::Nines,
         y_scale: Scale::Log,
         y_words: |us| time(Some(us)),
@@ -117,7 +125,7 @@ fn over_time(report: &Report) -> Vec<Chart> {
     };
     let chart = |title: &str, y_scale, y_words: fn(f64) -> String, series| Chart {
         title: title.to_owned(),
-        x_label: "seconds of the measured time".to_owned(),
+        x_label: "time since measuring began".to_owned(),
         x_scale: Scale::Linear,
         y_scale,
         y_words,

@@ -73,6 +73,8 @@ pub struct Report {
     pub other_cpus_busy: Option<f64>,
     /// CPUs that the kernel's own threads kept busy, writing back pages for instance.
     pub kernel_cpus_busy: f64,
+    /// CPUs that the hypervisor gave to others meanwhile.
+    pub stolen_cpus: f64,
     /// Records consumers saw a second of the measured time.
     pub consumed_per_second: f64,
     /// Length of the measured time.

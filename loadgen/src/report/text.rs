@@ -59,6 +59,23 @@ pub fn verdict(report: &Report) -> String {
     text
 }
 
+/// Sentences that differ in their numbers only, as one each: the first, and how many there are.
+pub fn grouped(sentences: &[String]) -> Vec<String> {
+    let mut groups: Vec<(String, &String, usize)> = Vec::new();
+    for sentence in sentences {
+        let kind: String = sentence.chars().filter(|c| !c.is_ascii_digit()).collect();
+        match groups.iter_mut().find(|group| group.0 == kind) {
+            Some(group) => group.2 += 1,
+            None => groups.push((kind, sentence, 1)),
+        }
+    }
+    let words = groups.into_iter().map(|(_, first, count)| match count {
+        1 => first.clone(),
+        _ => format!("{first} (and {} like it)", count - 1),
+    });
+    words.collect()
+}
+
 /// Rows of a table of percentiles: name and seven cells.
 pub fn percentile_rows(report: &Report) -> Vec<(&'static str, [String; 7])> {
     [
@@ -177,4 +194,15 @@ pub fn intervals(rows: &[Row]) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_that_differ_in_numbers_are_told_once() {
+        let told = ["a: 1.5 CPUs", "b", "a: 17.25 CPUs", "a: 3. CPUs", "c 1"].map(str::to_owned);
+        assert_eq!(grouped(&told), ["a: 1.5 CPUs (and 2 like it)", "b", "c 1"]);
+    }
 }

@@ -2,6 +2,7 @@
 //! was interrupted goes on where it stopped.
 
 use super::control::{self, Control};
+use super::file::broker_at;
 use super::found::{Found, Measured};
 use super::{Row, Study, Work, page};
 use crate::args::{ConsumeArgs, RunArgs, StudyArgs};
@@ -118,7 +119,7 @@ impl Engine<'_> {
             .flat_map(|repeat| (0..brokers).map(move |broker| (repeat, broker)))
             .filter(|&(repeat, broker)| !self.found.has(&row.name, broker, repeat))
             .filter(|&(_, broker)| {
-                !row.work.wants_fresh_broker() || self.study.brokers[broker].start.is_some()
+                !row.work.needs_start() || self.study.brokers[broker].start.is_some()
             })
             .collect();
         let is_wanted = self.study.only.is_empty() || self.study.only.contains(&row.name);
@@ -387,6 +388,18 @@ impl Study {
 
     /// With what the command line changes.
     pub fn changed_by(mut self, args: &StudyArgs) -> Result<Self, String> {
+        for broker in &args.broker {
+            let (name, at) = broker
+                .split_once('=')
+                .ok_or_else(|| format!("--broker {broker}: not NAME=HOST:PORT"))?;
+            self.brokers.push(broker_at(Some(name), at)?);
+        }
+        if self.brokers.is_empty() {
+            return Err("no broker: name one with --broker NAME=HOST:PORT@PID".to_owned());
+        }
+        if !args.cpus.is_empty() {
+            self.client_cpus.clone_from(&args.cpus);
+        }
         if !args.only.is_empty() {
             let unknown =
                 args.only.iter().find(|name| !self.rows.iter().any(|row| row.name == **name));

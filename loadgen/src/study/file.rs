@@ -149,18 +149,38 @@ pub fn parse(name: &str, text: &str) -> Result<Study, String> {
     })
 }
 
+const PRESETS: &str = include_str!("presets.toml");
+
+/// The study of that name, without brokers.
+pub fn preset(name: &str) -> Result<Study, String> {
+    let mut study = parse("presets.toml", PRESETS)?;
+    let is_of = |row: &Row| row.name.split(',').next() == Some(name);
+    if !study.rows.iter().any(is_of) {
+        let mut names: Vec<&str> =
+            study.rows.iter().filter_map(|row| row.name.split(',').next()).collect();
+        names.dedup();
+        return Err(format!("{name}: no such file, and no preset: those are {}", names.join(", ")));
+    }
+    study.rows.retain(is_of);
+    study.title = name.to_owned();
+    study.text = format!("# {name}\n");
+    Ok(study)
+}
+
+/// A broker that is there, from HOST:PORT or HOST:PORT@PID.
+pub fn broker_at(name: Option<&str>, text: &str) -> Result<BrokerSpec, String> {
+    let (address, pid) = text.split_once('@').map_or((text, None), |(a, p)| (a, Some(p)));
+    let pid = pid.map(str::parse).transpose();
+    Ok(BrokerSpec {
+        name: name.map_or_else(|| address.replace(':', "-"), str::to_owned),
+        address: Some(address.to_owned()),
+        pid: pid.map_err(|_| format!("'{text}' is not HOST:PORT or HOST:PORT@PID"))?,
+        ..Default::default()
+    })
+}
+
 /// A study of one row on two brokers that are there.
 pub fn comparison(args: &CompareArgs) -> Result<Study, String> {
-    let broker = |text: &str| {
-        let (address, pid) = text.split_once('@').map_or((text, None), |(a, p)| (a, Some(p)));
-        let pid = pid.map(str::parse).transpose();
-        Ok::<_, String>(BrokerSpec {
-            name: address.replace(':', "-"),
-            address: Some(address.to_owned()),
-            pid: pid.map_err(|_| format!("'{text}' is not HOST:PORT or HOST:PORT@PID"))?,
-            ..Default::default()
-        })
-    };
     let words = ["loadgen".to_owned(), "run".to_owned()].into_iter().chain(args.run.clone());
     let parsed = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
     let Command::Run(run) = parsed.command else { return Err("not a run".to_owned()) };
@@ -185,7 +205,7 @@ pub fn comparison(args: &CompareArgs) -> Result<Study, String> {
         client_cpus: args.cpus.clone(),
         host_tcp_congestion: None,
         settle: Duration::from_secs(1),
-        brokers: vec![broker(&args.first)?, broker(&args.second)?],
+        brokers: vec![broker_at(None, &args.first)?, broker_at(None, &args.second)?],
         rows: vec![row],
         only: Vec::new(),
         text: format!("# {} {} {:?}\n", args.first, args.second, args.run),
@@ -374,6 +394,19 @@ mod tests {
         let names: Vec<&str> = study.rows[0].metrics.iter().map(|m| m.0.as_str()).collect();
         assert_eq!(names, ["bytes_per_second", "records_per_second"]);
         assert_eq!((study.repeats, study.rows[0].is_durable), (5, true));
+    }
+
+    #[test]
+    fn every_preset_is_a_sound_study_and_others_are_listed() {
+        let all = parse("presets.toml", PRESETS).expect("presets are studies");
+        for row in &all.rows {
+            let name = row.name.split(',').next().expect("a part");
+            let study = preset(name).expect(name);
+            assert!(study.rows.iter().all(|row| row.name.starts_with(name)));
+        }
+        assert_eq!(preset("acks-x-batching").expect("it is one").rows.len(), 12);
+        let error = preset("nothing").expect_err("no preset");
+        assert!(error.contains("throughput-1k, small-batch-cpu"), "{error}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::{Row, Study, Work};
 use crate::brokers::{BrokerSpec, output_of};
 use crate::clock;
 use crate::machine::Facts;
+use crate::report::text::grouped;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -106,6 +107,13 @@ pub struct RowFound {
     pub is_complete: bool,
 }
 
+impl RowFound {
+    /// Whether anything of it counts.
+    pub fn is_measured(&self) -> bool {
+        self.figures.iter().flat_map(|figure| &figure.brokers).any(|b| b.spread.is_some())
+    }
+}
+
 /// One figure of a row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
@@ -182,7 +190,7 @@ impl Found {
     pub fn sum_up(&mut self, study: &Study) {
         let rows: Vec<RowFound> = study.rows.iter().map(|row| self.row(study, row)).collect();
         let needed = |row: &Row| {
-            let fresh = row.work.wants_fresh_broker();
+            let fresh = row.work.needs_start();
             let able =
                 study.brokers.iter().enumerate().filter(move |(_, b)| !fresh || b.start.is_some());
             let repeats = study.repeats_of(row);
@@ -206,7 +214,7 @@ impl Found {
         let enough = PAIRS_MIN.min(repeats) as usize;
         let main = &figures[0];
         let is_complete = main.brokers.iter().enumerate().all(|(broker, found)| {
-            let is_able = !row.work.wants_fresh_broker() || study.brokers[broker].start.is_some();
+            let is_able = !row.work.needs_start() || study.brokers[broker].start.is_some();
             !is_able || found.values.len() >= enough
         });
         let demands = row.bounds.iter().map(|bound| {
@@ -214,12 +222,11 @@ impl Found {
             let figure = figure.expect("the metrics of bounds are shown");
             Demand { bound: bound.clone(), outcome: judge(bound, figure, enough) }
         });
-        let mut doubts: BTreeMap<String, u32> = BTreeMap::new();
+        let mut doubts = Vec::new();
         for (broker, spec) in study.brokers.iter().enumerate() {
             let measured = (0..repeats).filter_map(|repeat| self.get(row, broker, repeat));
-            for reason in measured.flat_map(|measured| &measured.reasons) {
-                *doubts.entry(format!("{}: {reason}", spec.name)).or_default() += 1;
-            }
+            let reasons = measured.flat_map(|measured| &measured.reasons);
+            doubts.extend(reasons.map(|reason| format!("{}: {reason}", spec.name)));
         }
         RowFound {
             name: row.name.clone(),
@@ -228,7 +235,7 @@ impl Found {
             work: words(&row.work),
             demands: demands.collect(),
             is_complete,
-            doubts: doubts.into_iter().map(|(doubt, n)| format!("{doubt} ({n} x)")).collect(),
+            doubts: grouped(&doubts),
             figures,
         }
     }

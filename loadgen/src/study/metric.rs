@@ -123,8 +123,11 @@ impl Bound {
     pub fn words(&self) -> String {
         let relation = if self.is_at_most { "at most" } else { "at least" };
         match self.subject {
-            Subject::Value => format!("{relation} {}", self.metric.show(self.limit)),
-            Subject::Ratio => format!("{relation} {} of the other", number(self.limit)),
+            Subject::Value => {
+                let factor = self.metric.known().map_or(1.0, |known| known.2);
+                format!("{relation} {}", number(self.limit * factor))
+            }
+            Subject::Ratio => format!("ratio {relation} {}", number(self.limit)),
         }
     }
 

@@ -86,4 +86,9 @@ impl Work {
     pub fn wants_fresh_broker(&self) -> bool {
         matches!(self, Self::Start | Self::Recover(_) | Self::Idle(_))
     }
+
+    /// Whether that broker must be one that we can start.
+    pub fn needs_start(&self) -> bool {
+        matches!(self, Self::Start | Self::Recover(_))
+    }
 }

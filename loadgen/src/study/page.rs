@@ -55,8 +55,11 @@ fn headings(found: &Found) -> Vec<String> {
 }
 
 fn lines(row: &RowFound) -> Vec<Line> {
+    // Of a row that is not measured yet, one line says so.
+    let shown = if row.is_measured() { row.figures.len() } else { 1 };
     row.figures
         .iter()
+        .take(shown)
         .enumerate()
         .map(|(place, figure)| {
             let mut cells = vec![if place == 0 { row.title.clone() } else { String::new() }];
@@ -198,17 +201,23 @@ pub fn html(found: &Found) -> String {
     let mut body = format!("<p class=\"{class}\">{}</p>\n", escape(&verdict(found)));
     paragraphs(&mut body, &found.about);
     body.push_str("<div class=wide><table class=study><tr>");
-    for heading in headings(found) {
-        let _ = write!(body, "<th>{}</th>", escape(&heading));
+    // The work has a line of its own, which leaves a phone room for figures.
+    let headings = headings(found);
+    for heading in &headings[1..] {
+        let _ = write!(body, "<th>{}</th>", escape(heading));
     }
     body.push_str("</tr>\n");
     for line in found.rows.iter().flat_map(lines) {
-        let class = match line.outcome {
-            Some(Outcome::Missed) => " class=missed",
-            _ if !line.cells[0].is_empty() => " class=first",
-            _ => "",
-        };
-        let cells = line.cells.iter().map(|cell| format!("<td>{}</td>", escape(cell)));
+        let (work, columns) = (&line.cells[0], headings.len() - 1);
+        if !work.is_empty() {
+            let _ =
+                writeln!(body, "<tr class=work><th colspan={columns}>{}</th></tr>", escape(work));
+        }
+        let class = if line.outcome == Some(Outcome::Missed) { " class=missed" } else { "" };
+        let cells = line.cells[1..].iter().map(|cell| match cell.split_once(" [") {
+            Some((head, range)) => format!("<td>{head}<br><small>[{range}</small></td>"),
+            None => format!("<td>{}</td>", escape(cell)),
+        });
         let _ = writeln!(body, "<tr{class}>{}</tr>", cells.collect::<String>());
     }
     body.push_str("</table></div>\n");
@@ -216,14 +225,14 @@ pub fn html(found: &Found) -> String {
         let _ = writeln!(body, "<p>{}</p>", escape(&line));
     }
     body.push_str("<h2>Every measurement</h2>\n");
-    for row in &found.rows {
-        if let Some(figure) = row.figures.first() {
-            body.push_str(&strips(found, row, figure));
-        }
+    for row in found.rows.iter().filter(|row| row.is_measured() || !row.doubts.is_empty()) {
+        let _ = writeln!(body, "<h3>{}</h3>", escape(&row.title));
         paragraphs(&mut body, &row.about);
         for doubt in &row.doubts {
             let _ = writeln!(body, "<p>Doubt: {}.</p>", escape(doubt));
         }
+        let strips = row.figures.iter().map(|figure| strips(found, row, figure));
+        let _ = writeln!(body, "<div class=charts>{}</div>", strips.collect::<String>());
     }
     body.push_str("<h2>Brokers</h2>\n");
     for broker in &found.brokers {
@@ -275,6 +284,5 @@ fn strips(found: &Found, row: &RowFound, figure: &Figure) -> String {
         .zip(&figure.brokers)
         .map(|(broker, values)| (broker.spec.name.as_str(), values.values.as_slice()))
         .collect();
-    let title = format!("{}: {}", row.title, figure.metric.words());
-    chart::strips(&title, &strips, limit, &|value| figure.metric.show(value))
+    chart::strips(figure.metric.words(), &strips, limit, &|value| figure.metric.show(value))
 }
