@@ -60,7 +60,6 @@ pub(crate) struct PartRead<I: Io> {
     pub(crate) error: ErrorCode,
     pub(crate) high_watermark: i64,
     pub(crate) log_start: i64,
-    pub(crate) current_leader_epoch: i32,
     /// Epoch and end offset at which the reader's log left ours (KIP-595).
     pub(crate) diverging: Option<(i32, i64)>,
     pub(crate) payloads: SmallVec<[Payload<I>; 2]>,
@@ -72,7 +71,6 @@ impl<I: Io> PartRead<I> {
             error,
             high_watermark: -1,
             log_start: -1,
-            current_leader_epoch: -1,
             diverging: None,
             payloads: SmallVec::new(),
         }
@@ -104,6 +102,8 @@ pub(crate) struct ReadTask {
 pub(crate) struct Fetch<I: Io> {
     unique: u64,
     pub(crate) head: RequestHead,
+    /// The reader wants committed records only.
+    pub(crate) is_committed: bool,
     session: Session,
     pub(crate) parts: Vec<FetchPart>,
     /// Once the session has been looked at: `None` for what the reply leaves out.
@@ -154,6 +154,7 @@ impl<I: Io> Shard<I> {
         let key = self.fetches.slab.insert(Fetch {
             unique,
             head,
+            is_committed: body.isolation_level == 1,
             session,
             parts,
             reads,
@@ -240,8 +241,7 @@ impl<I: Io> Shard<I> {
         let partition = partitions.get_mut(index).expect("opened just now");
         let leader_epoch = partition.leader_epoch;
         if let Some(error) = check_epoch(part.current_leader_epoch, leader_epoch) {
-            let failed = PartRead::failed(error);
-            return Ok(PartRead { current_leader_epoch: leader_epoch, ..failed });
+            return Ok(PartRead::failed(error));
         }
         let log = partition.log.as_mut().expect("opened just now");
         let (high_watermark, log_start) = (log.high_watermark(), log.log_start());
@@ -249,16 +249,21 @@ impl<I: Io> Shard<I> {
             error: ErrorCode::NONE,
             high_watermark,
             log_start,
-            current_leader_epoch: leader_epoch,
             diverging: None,
             payloads: SmallVec::new(),
         };
-        if part.last_fetched_epoch >= 0
-            && let Some((epoch, end)) = log.end_offset_for_epoch(part.last_fetched_epoch)
-            && (epoch < part.last_fetched_epoch || end < part.offset)
-        {
-            read.diverging = Some((epoch, end));
-            return Ok(read);
+        if part.last_fetched_epoch >= 0 {
+            match log.end_offset_for_epoch(part.last_fetched_epoch) {
+                Some((epoch, end)) if epoch < part.last_fetched_epoch || end < part.offset => {
+                    read.diverging = Some((epoch, end));
+                    return Ok(read);
+                }
+                // An epoch that is still to come: what was read then is not of this log.
+                None if part.last_fetched_epoch > leader_epoch => {
+                    return Ok(PartRead::failed(ErrorCode::OFFSET_OUT_OF_RANGE));
+                }
+                _ => {}
+            }
         }
         let request = ReadRequest {
             offset: part.offset,

@@ -3,9 +3,9 @@
 use millrace_io::Io;
 use millrace_wire::messages::FetchResponse;
 use millrace_wire::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+    EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
-use millrace_wire::{ErrorCode, Records};
+use millrace_wire::{Array, ErrorCode, Records};
 
 use crate::fetch::{Fetch, FetchPart, FetchTopic, PartRead};
 use crate::request::{Reply, finish_reply};
@@ -27,7 +27,7 @@ impl<I: Io> Fetch<I> {
         let mut payloads = Vec::new();
         for (place, (part, read)) in self.parts.iter().zip(reads).enumerate() {
             let Some(read) = read else { continue };
-            let mut data = partition_data(self.head.version, part, &read);
+            let mut data = partition_data(self.is_committed, part, &read);
             match old.map(|old| &old[place]) {
                 None => payloads.extend(read.payloads),
                 Some(Ok(set)) => data.records = Some(Records::Bytes(set)),
@@ -61,29 +61,26 @@ impl<I: Io> Fetch<I> {
 }
 
 fn partition_data<'a, I: Io>(
-    version: i16,
+    is_committed: bool,
     part: &FetchPart,
     read: &PartRead<I>,
 ) -> PartitionData<'a> {
+    let is_unknown =
+        matches!(read.error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID);
     let mut data = PartitionData {
         partition_index: part.read.id.partition,
         error_code: read.error.code(),
         high_watermark: read.high_watermark,
         last_stable_offset: read.high_watermark,
         log_start_offset: read.log_start,
-        aborted_transactions: None,
+        // None is aborted: there are no transactions. Null says that nobody asked.
+        aborted_transactions: (is_committed || is_unknown).then(Array::default),
         // Empty, never null: null breaks kafka-python and librdkafka.
         records: Some(Records::External(read.bytes())),
         ..Default::default()
     };
     if let Some((epoch, end_offset)) = read.diverging {
         data.diverging_epoch = EpochEndOffset { epoch, end_offset, ..Default::default() };
-    }
-    if version >= 12
-        && matches!(read.error, ErrorCode::FENCED_LEADER_EPOCH | ErrorCode::UNKNOWN_LEADER_EPOCH)
-    {
-        data.current_leader =
-            LeaderIdAndEpoch { leader_epoch: read.current_leader_epoch, ..Default::default() };
     }
     data
 }

@@ -8,8 +8,9 @@ use millrace_wire::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
 
-/// `endpoint_type` of brokers; 2 asks for controllers, which have no listener of their own here.
+/// `endpoint_type` of brokers, and of controllers, which have no listener of their own here.
 const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 
 /// Every operation on a cluster (`AclOperation` codes 5, 7 to 12) as a bit field.
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
@@ -20,8 +21,12 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         Err(malformed) => return malformed.into(),
     };
     if asked.endpoint_type != BROKERS {
+        let error = match asked.endpoint_type {
+            CONTROLLERS => ErrorCode::MISMATCHED_ENDPOINT_TYPE,
+            _ => ErrorCode::UNSUPPORTED_ENDPOINT_TYPE,
+        };
         let body = DescribeClusterResponse {
-            error_code: ErrorCode::MISMATCHED_ENDPOINT_TYPE.code(),
+            error_code: error.code(),
             error_message: Some("this listener belongs to a broker"),
             endpoint_type: BROKERS,
             ..Default::default()

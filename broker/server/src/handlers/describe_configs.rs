@@ -1,6 +1,6 @@
 //! DescribeConfigs (key 32), versions 0 to 4: every key of a topic or of this broker, with its
-//! value, source and synonyms (KIP-133, KIP-226, KIP-569). Null keys ask for all, an empty list for
-//! none.
+//! value, source and synonyms (KIP-133, KIP-226, KIP-569). No keys, be it null or
+//! an empty list, ask for all.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use millrace_wire::messages::describe_configs_response::{
 use millrace_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use crate::config::{Described, Source};
-use crate::metadata::ResourceType;
+use crate::metadata::{ResourceType, controller};
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
 
@@ -63,6 +63,9 @@ fn rows<I: Io>(shard: &Shard<I>, resource: &DescribeConfigsResource<'_>) -> Rows
     match ResourceType::from_code(resource.resource_type) {
         Some(ResourceType::Topic) => match shard.image.topic(name).map(Arc::clone) {
             Some(topic) => Ok(config.describe_topic(&topic.config)),
+            None if controller::check_name(name).is_err() => {
+                refuse(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("No topic's name: '{name}'"))
+            }
             None => refuse(
                 ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                 "This server does not host this topic-partition.".to_owned(),
@@ -93,6 +96,7 @@ fn rows<I: Io>(shard: &Shard<I>, resource: &DescribeConfigsResource<'_>) -> Rows
 fn chosen(rows: Vec<Described>, resource: &DescribeConfigsResource<'_>) -> Vec<Described> {
     match &resource.configuration_keys {
         None => rows,
+        Some(keys) if keys.is_empty() => rows,
         Some(keys) => {
             rows.into_iter().filter(|row| keys.iter().any(|key| key == row.key.name)).collect()
         }
@@ -121,7 +125,7 @@ fn entry(
                 ..Default::default()
             })
             .collect(),
-        config_type: row.key.kind as i8,
+        config_type: row.key.kind.code(),
         documentation: documentation.then_some(row.key.doc),
         ..Default::default()
     }

@@ -9,6 +9,7 @@ use millrace_wire::messages::describe_producers_response::{
 };
 use millrace_wire::messages::{DescribeProducersRequest, DescribeProducersResponse};
 
+use crate::metadata::controller;
 use crate::partitions::PartitionId;
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
@@ -30,7 +31,10 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
             {
                 asked.push((known.len(), PartitionId { topic_id: found.id, partition }));
             }
-            known.push(Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+            known.push(Err(match controller::check_name(topic.name) {
+                Ok(()) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                Err(_) => ErrorCode::INVALID_TOPIC_EXCEPTION,
+            }));
         }
     }
     let request = request.detach();

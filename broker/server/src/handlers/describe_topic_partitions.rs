@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
+use millrace_wire::messages::describe_topic_partitions_request::Cursor as CursorAsked;
 use millrace_wire::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -25,6 +26,14 @@ pub(super) fn handle<I: Io>(shard: &Shard<I>, request: &Request) -> Outcome<I> {
     };
     let image = &*shard.image;
     let limit = usize::try_from(body.response_partition_limit).unwrap_or(0).clamp(1, PAGE_MAX);
+    // A page begins in a topic that is asked for.
+    let is_astray = |at: &CursorAsked<'_>| {
+        let named = body.topics.is_empty() || body.topics.iter().any(|t| t.name == at.topic_name);
+        at.partition_index < 0 || !named
+    };
+    if body.cursor.as_ref().is_some_and(is_astray) {
+        return Outcome::Reply(request.head.reply(&refused(&body)));
+    }
     let begin = body.cursor.as_ref().map_or(("", 0), |at| (at.topic_name, at.partition_index));
     let (topics, next) = page(image, shard.shared.node_id, names(&body, image), begin, limit);
     let next_cursor = next.map(|(topic_name, partition_index)| Cursor {
@@ -106,6 +115,16 @@ fn known(
     }
 }
 
+fn refused<'a>(body: &DescribeTopicPartitionsRequest<'a>) -> DescribeTopicPartitionsResponse<'a> {
+    let topics = body.topics.iter().map(|topic| DescribeTopicPartitionsResponseTopic {
+        error_code: ErrorCode::INVALID_REQUEST.code(),
+        name: Some(topic.name),
+        topic_authorized_operations: i32::MIN,
+        ..Default::default()
+    });
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
+}
+
 fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic<'_> {
     let error = if controller::check_name(name).is_err() {
         ErrorCode::INVALID_TOPIC_EXCEPTION
@@ -113,5 +132,7 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic<'_> {
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
     };
     let (error_code, name) = (error.code(), Some(name));
-    DescribeTopicPartitionsResponseTopic { error_code, name, ..Default::default() }
+    let topic_authorized_operations = TOPIC_OPERATIONS;
+    let found = DescribeTopicPartitionsResponseTopic { error_code, name, ..Default::default() };
+    DescribeTopicPartitionsResponseTopic { topic_authorized_operations, ..found }
 }

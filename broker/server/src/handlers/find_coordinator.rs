@@ -14,6 +14,8 @@ use crate::request::{Outcome, Reply, Request};
 use crate::shard::Shard;
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 
 pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
     let asked: FindCoordinatorRequest<'_> = match request.decode() {
@@ -30,35 +32,28 @@ fn answer<I: Io>(shard: &Shard<I>, request: &Request) -> Reply<I> {
     let asked: FindCoordinatorRequest<'_> = request.decode().expect(DECODED);
     let has_groups = shard.image.topic(OFFSETS_TOPIC).is_some();
     let endpoint = shard.shared.endpoint(request.head.listener);
-    let find = |key: &str| {
-        let error = check(asked.key_type, key, has_groups);
-        if error == ErrorCode::NONE {
-            (error, shard.shared.node_id, &*endpoint.host, i32::from(endpoint.port))
-        } else {
-            (error, -1, "", -1)
-        }
+    let error = check(asked.key_type, has_groups);
+    let (node_id, host, port) = match error {
+        ErrorCode::NONE => (shard.shared.node_id, &*endpoint.host, i32::from(endpoint.port)),
+        _ => (-1, "", -1),
     };
     let message = |error: ErrorCode| (error != ErrorCode::NONE).then(|| error.name());
     let body = if request.head.version >= 4 {
         let coordinators: Vec<Coordinator<'_>> = asked
             .coordinator_keys
             .iter()
-            .map(|key| {
-                let (error, node_id, host, port) = find(key);
-                Coordinator {
-                    key,
-                    node_id,
-                    host,
-                    port,
-                    error_code: error.code(),
-                    error_message: message(error),
-                    ..Default::default()
-                }
+            .map(|key| Coordinator {
+                key,
+                node_id,
+                host,
+                port,
+                error_code: error.code(),
+                error_message: message(error),
+                ..Default::default()
             })
             .collect();
         FindCoordinatorResponse { coordinators: coordinators.into(), ..Default::default() }
     } else {
-        let (error, node_id, host, port) = find(asked.key);
         FindCoordinatorResponse {
             error_code: error.code(),
             error_message: message(error),
@@ -71,10 +66,11 @@ fn answer<I: Io>(shard: &Shard<I>, request: &Request) -> Reply<I> {
     request.head.reply(&body)
 }
 
-fn check(key_type: i8, key: &str, has_groups: bool) -> ErrorCode {
+/// The empty group id has a coordinator too, which then refuses it.
+fn check(key_type: i8, has_groups: bool) -> ErrorCode {
     match key_type {
-        GROUP if key.is_empty() => ErrorCode::INVALID_GROUP_ID,
         GROUP if has_groups => ErrorCode::NONE,
-        _ => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        GROUP | TRANSACTION | SHARE => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        _ => ErrorCode::INVALID_REQUEST,
     }
 }

@@ -1,6 +1,7 @@
 //! ListGroups (key 16, versions 0 to 5), DescribeGroups (15, 0 to 6), DeleteGroups (42, 0 to 2) and
 //! OffsetDelete (47, version 0). Groups are spread over the shards: each tells of its own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millrace_coordinator::{
@@ -55,6 +56,9 @@ fn list_own<I: Io>(shard: &mut Shard<I>, request: Request) -> Result<Vec<ListedG
     Ok(shard.groups.groups.list(&states, &types))
 }
 
+/// Every operation on a group (`AclOperation` codes 3, 6, 8, 10, 11) as a bit field.
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
 /// A group's description, none when it is unknown.
 type Described = Result<Option<DescribedGroup>, ErrorCode>;
 
@@ -86,8 +90,16 @@ pub(super) fn describe<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcom
             let body: DescribeGroupsRequest<'_> = request.decode().expect("decoded before");
             let version = request.head.version;
             let groups = body.groups.iter().zip(&described);
-            let groups =
-                groups.map(|(group, described)| describe_row(version, group, described)).collect();
+            let wants_operations = body.include_authorized_operations;
+            let groups = groups.map(|(group, described)| {
+                let row = describe_row(version, group, described);
+                let authorized_operations = match wants_operations {
+                    true if row.error_code == 0 => GROUP_OPERATIONS,
+                    _ => i32::MIN,
+                };
+                describe_groups_response::DescribedGroup { authorized_operations, ..row }
+            });
+            let groups = groups.collect();
             let reply =
                 request.head.reply(&DescribeGroupsResponse { groups, ..Default::default() });
             shard.reply(request.head, reply);
@@ -140,7 +152,10 @@ pub(super) fn delete<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    let groups = body.groups_names.iter().map(str::to_owned).collect();
+    // A group named twice is deleted, and answered, once.
+    let mut seen = BTreeSet::new();
+    let groups = body.groups_names.iter().filter(|group| seen.insert(*group));
+    let groups = groups.map(str::to_owned).collect();
     let (origin, request) = (shard.id, request.detach());
     delete_next(shard, Deleting { origin, request, groups, results: Vec::new() });
     Outcome::Wait
@@ -196,7 +211,11 @@ pub(super) fn delete_offsets<I: Io>(shard: &mut Shard<I>, request: &Request) -> 
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    if let Err(elsewhere) = shard.coordinate(body.group_id) {
+    let coordinated = match body.group_id {
+        "" => Err(Elsewhere::Error(ErrorCode::INVALID_GROUP_ID)),
+        group => shard.coordinate(group),
+    };
+    if let Err(elsewhere) = coordinated {
         return elsewhere.outcome(|error| {
             let error_code = error.code();
             request.head.reply(&OffsetDeleteResponse { error_code, ..Default::default() })

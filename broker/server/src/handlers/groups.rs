@@ -13,6 +13,7 @@ use millrace_wire::messages::{
     LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
+use crate::groups::Elsewhere;
 use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
 
@@ -90,7 +91,12 @@ pub(super) fn sync<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I>
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    if let Err(elsewhere) = shard.coordinate(body.group_id) {
+    let is_unnamed = body.protocol_type.is_none() || body.protocol_name.is_none();
+    let coordinated = match request.head.version {
+        5.. if is_unnamed => Err(Elsewhere::Error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)),
+        _ => shard.coordinate(body.group_id),
+    };
+    if let Err(elsewhere) = coordinated {
         return elsewhere.outcome(|error| {
             let error_code = error.code();
             request.head.reply(&SyncGroupResponse { error_code, ..Default::default() })

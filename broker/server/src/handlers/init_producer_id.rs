@@ -16,9 +16,18 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         Ok(asked) => asked,
         Err(malformed) => return malformed.into(),
     };
-    if asked.transactional_id.is_some() {
+    // An id and its epoch are named both or not at all.
+    let is_odd = (asked.producer_id == -1) != (asked.producer_epoch == -1);
+    let error = match asked.transactional_id {
+        Some("") => Some(ErrorCode::INVALID_REQUEST),
+        _ if is_odd => Some(ErrorCode::INVALID_REQUEST),
+        Some(_) => Some(ErrorCode::UNSUPPORTED_VERSION),
+        None => None,
+    };
+    if let Some(error) = error {
         let body = InitProducerIdResponse {
-            error_code: ErrorCode::UNSUPPORTED_VERSION.code(),
+            error_code: error.code(),
+            producer_epoch: -1,
             ..Default::default()
         };
         return Outcome::Reply(request.head.reply(&body));

@@ -6,7 +6,10 @@
 //! (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023). Version 0 asks for offsets before a time and
 //! gets a list: here the one offset that the same question gets in version 1, or the log start.
 
+use std::collections::BTreeSet;
+
 use millrace_io::Io;
+use millrace_wire::messages::list_offsets_request::ListOffsetsTopic;
 use millrace_wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
@@ -49,10 +52,19 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
     };
     let mut asked = Vec::new();
     let mut found = Vec::new();
+    let twice = named_twice(&body, request.head.version);
     for topic in body.topics.iter() {
         let known = shard.image.topic(topic.name);
         for part in topic.partitions.iter() {
             let place = found.len();
+            if twice.contains(&(topic.name, part.partition_index)) {
+                found.push(Found::error(ErrorCode::INVALID_REQUEST));
+                continue;
+            }
+            if part.timestamp < lowest_timestamp(request.head.version) {
+                found.push(Found::error(ErrorCode::UNSUPPORTED_VERSION));
+                continue;
+            }
             found.push(Found::error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
             if let Some(known) = known
                 && known.partition(part.partition_index).is_some()
@@ -77,6 +89,28 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         },
     );
     Outcome::Wait
+}
+
+/// The lowest of the numbers that stand for no time, in a version.
+fn lowest_timestamp(version: i16) -> i64 {
+    match version {
+        ..=6 => -2,
+        7 => -3,
+        8 => -4,
+        9..=10 => -5,
+        _ => -6,
+    }
+}
+
+/// Partitions named more than once: each is refused. Version 0 answers all of them.
+fn named_twice<'a>(body: &ListOffsetsRequest<'a>, version: i16) -> BTreeSet<(&'a str, i32)> {
+    let parts = |topic: ListOffsetsTopic<'a>| {
+        let name = topic.name;
+        topic.partitions.iter().map(move |part| (name, part.partition_index)).collect::<Vec<_>>()
+    };
+    let mut seen = BTreeSet::new();
+    let named = body.topics.iter().flat_map(parts);
+    named.filter(|part| version > 0 && !seen.insert(*part)).collect()
 }
 
 fn look_up<I: Io>(shard: &mut Shard<I>, asked: &Asked) -> Found {

@@ -7,9 +7,25 @@ use millrace_wire::messages::{ListTransactionsRequest, ListTransactionsResponse}
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
 
+/// What Kafka calls the states of a transaction.
+const STATES: &[&str] = &[
+    "Empty",
+    "Ongoing",
+    "PrepareCommit",
+    "PrepareAbort",
+    "CompleteCommit",
+    "CompleteAbort",
+    "Dead",
+    "PrepareEpochFence",
+];
+
 pub(super) fn handle<I: Io>(_: &mut Shard<I>, request: &Request) -> Outcome<I> {
-    match request.decode::<ListTransactionsRequest<'_>>() {
-        Ok(_) => Outcome::Reply(request.head.reply(&ListTransactionsResponse::default())),
-        Err(malformed) => malformed.into(),
-    }
+    let body: ListTransactionsRequest<'_> = match request.decode() {
+        Ok(body) => body,
+        Err(malformed) => return malformed.into(),
+    };
+    let unknown = body.state_filters.iter().filter(|state| !STATES.contains(state));
+    let unknown_state_filters = unknown.collect();
+    let body = ListTransactionsResponse { unknown_state_filters, ..Default::default() };
+    Outcome::Reply(request.head.reply(&body))
 }

@@ -5,7 +5,10 @@
 //! request then waits until they are there. Sources: KIP-4, KIP-516,
 //! `KafkaApis.handleTopicMetadataRequest`.
 
+use std::collections::BTreeSet;
+
 use millrace_io::Io;
+use millrace_wire::messages::metadata_request::MetadataRequestTopic;
 use millrace_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -28,6 +31,12 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         Ok(asked) => asked,
         Err(malformed) => return malformed.into(),
     };
+    // Before version 12 topics are asked for by name alone (KIP-516).
+    let named = |topic: &MetadataRequestTopic<'_>| topic.topic_id.is_zero() && topic.name.is_some();
+    let mut topics = asked.topics.iter().flat_map(|topics| topics.iter());
+    if request.head.version < 12 && !topics.all(|topic| named(&topic)) {
+        return Outcome::Reply(request.head.reply(&refused(&asked)));
+    }
     let missing = missing_topics(shard, &asked);
     if missing.is_empty() {
         return Outcome::Reply(answer(shard, request));
@@ -43,6 +52,7 @@ fn missing_topics<I: Io>(shard: &Shard<I>, asked: &MetadataRequest<'_>) -> Vec<S
     let Some(topics) = &asked.topics else { return Vec::new() };
     topics
         .iter()
+        .filter(|topic| topic.topic_id.is_zero())
         .filter_map(|topic| topic.name)
         .filter(|name| shard.image.topic(name).is_none() && controller::check_name(name).is_ok())
         .map(str::to_owned)
@@ -58,6 +68,8 @@ fn answer<I: Io>(shard: &Shard<I>, request: &Request) -> Reply<I> {
     let all = asked.topics.is_none()
         || (version == 0 && asked.topics.as_ref().is_some_and(|topics| topics.is_empty()));
     let operations = asked.include_topic_authorized_operations;
+    // What is named twice is told once.
+    let mut seen = BTreeSet::new();
     let topics: Vec<MetadataResponseTopic<'_>> = if all {
         image.topics().map(|topic| known_topic(topic, node_id, operations)).collect()
     } else {
@@ -66,21 +78,16 @@ fn answer<I: Io>(shard: &Shard<I>, request: &Request) -> Reply<I> {
             .iter()
             .flat_map(|topics| topics.iter())
             .map(|topic| match (topic.name, topic.topic_id) {
-                (Some(name), _) => match image.topic(name) {
+                (Some(name), id) if id.is_zero() => match image.topic(name) {
                     Some(topic) => known_topic(topic, node_id, operations),
-                    None => unknown_topic(Some(name), Uuid::ZERO),
+                    None => unknown_topic(Some(name), Uuid::ZERO, operations),
                 },
-                (None, id) => match image.topic_by_id(id) {
+                (_, id) => match image.topic_by_id(id) {
                     Some(topic) => known_topic(topic, node_id, operations),
-                    None => unknown_topic(None, id),
+                    None => unknown_topic(None, id, false),
                 },
             })
-            .map(|mut topic| {
-                if version < 12 && topic.name.is_none() {
-                    topic.name = Some("");
-                }
-                topic
-            })
+            .filter(|topic| seen.insert((topic.topic_id, topic.name)))
             .collect()
     };
     let broker = MetadataResponseBroker {
@@ -128,7 +135,25 @@ fn known_topic(topic: &Topic, node_id: i32, operations: bool) -> MetadataRespons
     }
 }
 
-fn unknown_topic(name: Option<&str>, id: Uuid) -> MetadataResponseTopic<'_> {
+/// The answer to topic ids where the version has none.
+fn refused<'a>(asked: &MetadataRequest<'a>) -> MetadataResponse<'a> {
+    let topics = asked.topics.iter().flat_map(|topics| topics.iter());
+    let topics = topics.map(|topic| MetadataResponseTopic {
+        error_code: ErrorCode::INVALID_REQUEST.code(),
+        name: Some(topic.name.unwrap_or("")),
+        topic_id: topic.topic_id,
+        topic_authorized_operations: i32::MIN,
+        ..Default::default()
+    });
+    MetadataResponse {
+        controller_id: -1,
+        topics: topics.collect(),
+        cluster_authorized_operations: i32::MIN,
+        ..Default::default()
+    }
+}
+
+fn unknown_topic(name: Option<&str>, id: Uuid, operations: bool) -> MetadataResponseTopic<'_> {
     let error = match name {
         None => ErrorCode::UNKNOWN_TOPIC_ID,
         Some(name) if controller::check_name(name).is_err() => ErrorCode::INVALID_TOPIC_EXCEPTION,
@@ -138,7 +163,7 @@ fn unknown_topic(name: Option<&str>, id: Uuid) -> MetadataResponseTopic<'_> {
         error_code: error.code(),
         name,
         topic_id: id,
-        topic_authorized_operations: i32::MIN,
+        topic_authorized_operations: if operations { TOPIC_OPERATIONS } else { i32::MIN },
         ..Default::default()
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
         ApiKey::DescribeGroups => 0..=6,
         ApiKey::ListGroups => 0..=5,
         ApiKey::DeleteRecords => 0..=2,
-        ApiKey::OffsetForLeaderEpoch => 2..=4,
+        ApiKey::OffsetForLeaderEpoch => 0..=4,
         ApiKey::DescribeAcls => 0..=3,
         ApiKey::CreateAcls => 0..=3,
         ApiKey::DeleteAcls => 0..=3,

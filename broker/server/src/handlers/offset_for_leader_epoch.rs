@@ -1,4 +1,4 @@
-//! OffsetForLeaderEpoch (key 23), versions 2 to 4 (KIP-101, KIP-320): where the records of a leader
+//! OffsetForLeaderEpoch (key 23), versions 0 to 4 (KIP-101, KIP-320): where the records of a leader
 //! epoch end, so that a consumer sees whether what it read is still there.
 
 use millrace_io::Io;

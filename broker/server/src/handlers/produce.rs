@@ -58,8 +58,10 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         let known = find_topic(shard, version, &topic);
         for part in topic.partition_data.iter() {
             let appending = match &known {
-                _ if !acks_known => Err(ErrorCode::INVALID_REQUIRED_ACKS.into()),
                 Err(error) => Err((*error).into()),
+                // Those who keep groups write there, nobody else.
+                Ok(known) if known.is_internal() => Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into()),
+                Ok(_) if !acks_known => Err(ErrorCode::INVALID_REQUIRED_ACKS.into()),
                 Ok(known) => append_part(shard, request, known, &part, &progress),
             };
             progress.put_part(part.index, appending);

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod commands;
+mod differential;
 mod fetch_sessions;
 mod foreign_clients;
 mod process;

@@ -1,6 +1,6 @@
 //! Adding partitions to topics (`ReplicationControlManager.createPartitions`).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use millrace_wire::ErrorCode;
 use millrace_wire::messages::CreatePartitionsRequest;
@@ -27,12 +27,17 @@ impl Controller<'_> {
     ) -> (Vec<MetadataRecord>, Vec<AddedPartitions>) {
         let mut records = Vec::new();
         let mut answers = Vec::new();
-        let mut seen = BTreeSet::new();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for topic in request.topics.iter() {
+            *counts.entry(topic.name).or_default() += 1;
+        }
         let mut left = NEW_PARTITIONS_MAX;
         for topic in request.topics.iter() {
-            let outcome = match seen.insert(topic.name) {
-                true => self.grow(&topic, &mut left),
-                false => refuse(ErrorCode::INVALID_REQUEST, "Duplicate topic name."),
+            let outcome = match counts.remove(topic.name) {
+                // Answered where it stood first.
+                None => continue,
+                Some(1) => self.grow(&topic, &mut left),
+                Some(_) => refuse(ErrorCode::INVALID_REQUEST, "Duplicate topic name."),
             };
             let outcome = outcome.map(|grown| {
                 let present = self.image.topic(topic.name).map_or(0, |old| old.partitions.len());

@@ -291,16 +291,27 @@ impl Controller<'_> {
     ) -> (Vec<MetadataRecord>, Vec<DeletedTopic>) {
         let by_name = request.topic_names.iter().map(|name| (Some(name), Uuid::ZERO));
         let by_both = request.topics.iter().map(|topic| (topic.name, topic.topic_id));
-        let mut done = BTreeSet::new();
+        let asked = by_name.chain(by_both);
+        let of =
+            |name: Option<&'_ str>, id: Uuid| match name.and_then(|name| self.image.topic(name)) {
+                Some(topic) if id.is_zero() => (None, topic.id),
+                _ => (name.map(str::to_owned), id),
+            };
+        let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+        for (name, id) in asked.clone() {
+            *counts.entry(of(name, id)).or_default() += 1;
+        }
         let mut records = Vec::new();
         let mut answers = Vec::new();
-        for (name, id) in by_name.chain(by_both) {
-            let found = self.find_to_delete(name, id, version).and_then(|topic| {
-                match done.insert(topic.id) {
-                    true => Ok(topic),
-                    false => refuse(ErrorCode::INVALID_REQUEST, "Duplicate topic name."),
+        for (name, id) in asked {
+            let found = match counts.remove(&of(name, id)) {
+                // Answered where it stood first: nothing is deleted on a doubtful wish.
+                None => continue,
+                Some(count) if count > 1 && (name.is_some() || !id.is_zero()) => {
+                    refuse(ErrorCode::INVALID_REQUEST, "Duplicate topic name or id.")
                 }
-            });
+                Some(_) => self.find_to_delete(name, id, version),
+            };
             let answer = match found {
                 Ok(topic) => {
                     let record = RemoveTopicRecord { topic_id: topic.id, ..Default::default() };

@@ -208,8 +208,10 @@ fn deletes_by_name_and_by_id() {
     let mut world = World::new(&[]);
     world.create(vec![topic("a", 2, 1), topic("b", 1, 1)]);
     let id = world.image.topic("b").expect("created").id;
-    let by_name =
-        DeleteTopicsRequest { topic_names: vec!["a", "nope", "a"].into(), ..Default::default() };
+    let by_name = DeleteTopicsRequest {
+        topic_names: vec!["b", "a", "nope", "b"].into(),
+        ..Default::default()
+    };
     let state = |name, topic_id| DeleteTopicState { name, topic_id, ..Default::default() };
     let by_id = DeleteTopicsRequest {
         topics: vec![
@@ -226,9 +228,9 @@ fn deletes_by_name_and_by_id() {
             by_name,
             5,
             &[
+                "42 Duplicate topic name or id.",
                 "ok",
                 "3 This server does not host this topic-partition.",
-                "42 Duplicate topic name.",
             ][..],
         ),
         (
