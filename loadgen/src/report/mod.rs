@@ -2,6 +2,7 @@
 
 pub mod chart;
 pub mod html;
+pub mod omb;
 pub mod text;
 
 use crate::cost::Usage;
@@ -175,10 +176,11 @@ impl Outcome {
         [("response", &self.response), ("service", &self.service), ("end_to_end", &self.end_to_end)]
     }
 
-    /// Writes report.html, report.json, summary.md, intervals.csv and the histograms.
+    /// Writes report.html, report.json, omb.json, summary.md, intervals.csv and the histograms.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         write_json(&folder.join("report.json"), &self.report)?;
+        write_json(&folder.join("omb.json"), &omb::result(self))?;
         fs::write(folder.join("report.html"), html::run_page(self))?;
         fs::write(folder.join("summary.md"), text::summary(&self.report))?;
         fs::write(folder.join("intervals.csv"), text::intervals(&self.report.intervals))?;
