@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::driver::worker;
+use crate::machine::usable_cpus;
 use crate::run::RunError;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
@@ -80,6 +81,30 @@ pub fn boot_ns() -> u64 {
 }
 
 impl Running {
+    /// Starts a broker for one run by a shell command, in a `folder` that must not exist, and
+    /// waits until it answers.
+    pub fn start_alone(
+        start: &str,
+        prints_pid: bool,
+        cpus: &[usize],
+        folder: &Path,
+    ) -> Result<Self, RunError> {
+        let spec = BrokerSpec {
+            name: "started by --start".to_owned(),
+            start: Some(start.to_owned()),
+            prints_pid,
+            cpus: cpus.to_vec(),
+            ..Default::default()
+        };
+        if folder.exists() {
+            let folder = folder.display();
+            return Err(RunError::Options(format!("--folder {folder}: it exists already")));
+        }
+        let mut broker = Self::start(&spec, folder, &usable_cpus())?;
+        broker.wait_until_answering()?;
+        Ok(broker)
+    }
+
     /// Uses the broker at its address, or starts one in `folder`, which must not exist and goes
     /// away with it. `all_cpus` are those of a broker that names none.
     pub fn start(spec: &BrokerSpec, folder: &Path, all_cpus: &[usize]) -> Result<Self, RunError> {
@@ -344,7 +369,7 @@ mod tests {
     #[test]
     fn a_command_that_fails_is_told_with_what_it_printed() {
         let folder = std::env::temp_dir().join(format!("loadgen-brokers-{}", std::process::id()));
-        let cpus = crate::machine::usable_cpus();
+        let cpus = usable_cpus();
         let rows = [
             ("echo no such disk >&2; exit 3", false, "ended before it answered\n  no such disk"),
             ("exec $LOADGEN_NOT_SET", false, "ended before it answered\n  sh:"),

@@ -2,12 +2,11 @@
 //! followed by a comparison of everything acknowledged with everything there.
 
 use crate::args::{Acks, CrashArgs, Failing, RunArgs};
-use crate::brokers::{BrokerSpec, Running, boot_ns};
+use crate::brokers::{Running, boot_ns};
 use crate::cluster::Cluster;
 use crate::gather::Live;
 use crate::interrupt;
 use crate::lifecycle::{first_ack, millis};
-use crate::machine::usable_cpus;
 use crate::run::{self, BrokerProcess, RunError, Surroundings};
 use crate::study::ratio::Spread;
 use crate::verify::Integrity;
@@ -73,19 +72,8 @@ pub struct CrashFound {
 
 /// Runs the rounds on one broker, whose data stays from round to round.
 pub fn crash(args: &CrashArgs, live: Live) -> Result<CrashFound, RunError> {
-    let spec = BrokerSpec {
-        name: "started by --start".to_owned(),
-        start: Some(args.start.clone()),
-        prints_pid: args.prints_pid,
-        cpus: args.broker_cpus.clone(),
-        ..Default::default()
-    };
-    if args.folder.exists() {
-        let folder = args.folder.display();
-        return Err(RunError::Options(format!("--folder {folder}: it exists already")));
-    }
-    let mut broker = Running::start(&spec, &args.folder, &usable_cpus())?;
-    broker.wait_until_answering()?;
+    let mut broker =
+        Running::start_alone(&args.start, args.prints_pid, &args.broker_cpus, &args.folder)?;
     let mut cluster = Cluster::connect(&broker.address)?;
     cluster.create_topic(ACK_TOPIC, 1, &[])?;
     cluster.wait_for_leaders(ACK_TOPIC)?;

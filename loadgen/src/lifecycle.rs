@@ -1,13 +1,12 @@
 //! What a broker costs and how long it takes when nobody loads it: idle, started, killed.
 
 use crate::args::{IdleArgs, RecoverArgs, RunArgs};
-use crate::brokers::{BrokerSpec, Running, boot_ns};
+use crate::brokers::{Running, boot_ns};
 use crate::clock;
 use crate::cluster::Cluster;
 use crate::cost::Meter;
 use crate::gather::Live;
 use crate::interrupt;
-use crate::machine::usable_cpus;
 use crate::plan::Target;
 use crate::report::text;
 use crate::run::{self, BrokerProcess, RunError, Surroundings};
@@ -210,19 +209,8 @@ pub fn recover(
 
 /// `loadgen recover`: with a broker of its own.
 pub fn recover_alone(args: &RecoverArgs, live: Live) -> Result<RecoverFound, RunError> {
-    let spec = BrokerSpec {
-        name: "started by --start".to_owned(),
-        start: Some(args.start.clone()),
-        prints_pid: args.prints_pid,
-        cpus: args.broker_cpus.clone(),
-        ..Default::default()
-    };
-    if args.folder.exists() {
-        let folder = args.folder.display();
-        return Err(RunError::Options(format!("--folder {folder}: it exists already")));
-    }
-    let mut broker = Running::start(&spec, &args.folder, &usable_cpus())?;
-    broker.wait_until_answering()?;
+    let mut broker =
+        Running::start_alone(&args.start, args.prints_pid, &args.broker_cpus, &args.folder)?;
     recover(&mut broker, args, &[], Path::new("."), live)
 }
 
