@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::chunk::{ChunkBlocks, ChunkSlice};
+use crate::chunk::ChunkBlocks;
 
 /// A point on the monotonic clock, in nanoseconds from an arbitrary start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
@@ -64,6 +64,16 @@ pub enum OpenMode {
     /// created when missing. Fails with `InvalidInput` where the file system refuses direct I/O:
     /// the caller then opens `ReadWrite`.
     Direct,
+}
+
+/// Which way a submitted write takes to its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WritePath {
+    /// Past the page cache, for files opened as [`OpenMode::Direct`].
+    Direct,
+    /// Through the page cache, for any file. A direct write over blocks that the kernel has not yet
+    /// brought to the disk waits until it has.
+    Cached,
 }
 
 /// What happened outside. `S` is an accepted connection not yet owned by a shard, see
@@ -169,14 +179,13 @@ pub trait Io: Sized + 'static {
 
     /// Writes whole blocks at `position` (a multiple of the block size). The chunk is kept alive
     /// until the completion.
-    fn submit_write(&mut self, token: Token, file: &Self::File, position: u64, blocks: ChunkBlocks);
-    /// Writes bytes at `position` through the page cache.
-    fn submit_write_buffered(
+    fn submit_write(
         &mut self,
         token: Token,
         file: &Self::File,
         position: u64,
-        bytes: ChunkSlice,
+        blocks: ChunkBlocks,
+        path: WritePath,
     );
     /// Makes the file's completed writes durable (`fdatasync`).
     fn submit_sync(&mut self, token: Token, file: &Self::File);

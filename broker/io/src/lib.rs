@@ -17,7 +17,7 @@ pub mod ring;
 pub mod sim;
 
 pub use chunk::{Chunk, ChunkBlocks, ChunkPool, ChunkSlice};
-pub use interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker};
+pub use interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker, WritePath};
 pub use ring::RingIo;
 
 /// Direct I/O addresses memory, files and lengths in units of this many bytes. 4 KiB covers every

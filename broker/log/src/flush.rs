@@ -100,6 +100,7 @@ impl<I: Io> PartitionLog<I> {
         let base = self.segments[index].base;
         let file = self.segments[index].file(io, &self.dir);
         let file = file.map_err(|error| self.failed(base, error))?;
+        self.writer.note_flush();
         let ticket = FlushTicket {
             end: self.ends.written_end(),
             bytes: self.flush.written_bytes,

@@ -7,9 +7,12 @@
 use std::collections::VecDeque;
 use std::io;
 
-use millrace_io::{BLOCK_BYTES, ChunkPool, Instant, Io, Token};
+use millrace_io::{BLOCK_BYTES, ChunkPool, Instant, Io, Token, WritePath};
 
-use crate::config::{PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, ROUND_BYTES_MAX, SPLIT_BYTES_MIN};
+use crate::config::{
+    CACHED_ROUND_BYTES_MAX, PREPARE_BYTES_MAX, PREPARE_BYTES_MIN, ROUND_BYTES_MAX,
+    SMALL_ROUND_BYTES_MAX, SMALL_ROUNDS, SPLIT_BYTES_MIN,
+};
 use crate::partition::PartitionLog;
 use crate::token::{self, Operation};
 
@@ -68,6 +71,9 @@ pub(crate) struct Writer {
     outstanding: u32,
     round_end: u64,
     is_full: bool,
+    /// Rounds that were small since the last that was not or the last flush, no further than
+    /// [`SMALL_ROUNDS`].
+    small_rounds: u32,
     marks: VecDeque<Mark>,
     scratch: Vec<u8>,
 }
@@ -90,6 +96,7 @@ impl Writer {
             outstanding: 0,
             round_end: position,
             is_full: false,
+            small_rounds: 0,
             marks: VecDeque::new(),
             scratch: Vec::new(),
         }
@@ -119,6 +126,24 @@ impl Writer {
         self.prepare_bytes = PREPARE_BYTES_MIN;
         self.marks = VecDeque::new();
         self.scratch = Vec::new();
+    }
+
+    /// Which way the next round goes, which has so many bytes. After many small ones through the
+    /// page cache, and only a large one leads back.
+    fn path(&mut self, bytes: u64) -> WritePath {
+        let is_cached = self.small_rounds >= SMALL_ROUNDS;
+        let small_max = if is_cached { CACHED_ROUND_BYTES_MAX } else { SMALL_ROUND_BYTES_MAX };
+        self.small_rounds =
+            if bytes > small_max { 0 } else { self.small_rounds + 1 }.min(SMALL_ROUNDS);
+        match self.is_buffered || self.small_rounds == SMALL_ROUNDS {
+            true => WritePath::Cached,
+            false => WritePath::Direct,
+        }
+    }
+
+    /// Whoever flushes waits for the device: what it has already need not be brought to it then.
+    pub(crate) fn note_flush(&mut self) {
+        self.small_rounds = 0;
     }
 
     /// Forgets appends that are not written.
@@ -191,6 +216,7 @@ impl<I: Io> PartitionLog<I> {
 
     fn submit_round(&mut self, io: &mut I, index: usize) {
         let segment = &self.segments[index];
+        let path = self.writer.path(segment.bytes - self.writer.position);
         let file = segment.open_file().expect("open for writing");
         let token = token::pack(Operation::Write, self.generation, self.partition_index);
         let block = BLOCK_BYTES as u64;
@@ -200,23 +226,18 @@ impl<I: Io> PartitionLog<I> {
                 break;
             }
             let from = self.writer.position.saturating_sub(part.position);
-            if self.writer.is_buffered {
-                let slice = part.chunk.slice(from as usize..part.chunk.len());
-                io.submit_write_buffered(token, file, part.position + from, slice);
-            } else {
-                let start = from / block * block;
-                let mut blocks = part.chunk.blocks(start as usize);
-                let mut position = part.position + start;
-                if start < from && blocks.len() > SPLIT_BYTES_MIN {
-                    // A write over a block that was written and blocks that were only prepared is
-                    // handed to a kernel thread, under the file's exclusive lock.
-                    let (again, rest) = blocks.split_at(BLOCK_BYTES);
-                    io.submit_write(token, file, position, again);
-                    self.writer.outstanding += 1;
-                    (blocks, position) = (rest, position + block);
-                }
-                io.submit_write(token, file, position, blocks);
+            let start = from / block * block;
+            let mut blocks = part.chunk.blocks(start as usize);
+            let mut position = part.position + start;
+            if path == WritePath::Direct && start < from && blocks.len() > SPLIT_BYTES_MIN {
+                // A write over a block that was written and blocks that were only prepared is
+                // handed to a kernel thread, under the file's exclusive lock.
+                let (again, rest) = blocks.split_at(BLOCK_BYTES);
+                io.submit_write(token, file, position, again, path);
+                self.writer.outstanding += 1;
+                (blocks, position) = (rest, position + block);
             }
+            io.submit_write(token, file, position, blocks, path);
             bytes += part.chunk.len();
             self.writer.outstanding += 1;
             self.writer.round_end = part.end();

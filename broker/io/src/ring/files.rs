@@ -11,7 +11,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::queue::{Completion, Purpose, Queue};
 use super::slab::Slab;
-use crate::{BLOCK_BYTES, ChunkBlocks, ChunkSlice, OpenMode, Token};
+use crate::{BLOCK_BYTES, ChunkBlocks, OpenMode, Token, WritePath};
 
 /// Bytes read at a time to bring pages into the cache.
 const FETCH_BYTES: usize = 256 * 1024;
@@ -53,9 +53,9 @@ impl RingFile {
         types::Fd(self.0.buffered.as_raw_fd())
     }
 
-    fn writing_fd(&self) -> types::Fd {
-        let writing = self.0.direct.as_ref().unwrap_or(&self.0.buffered);
-        types::Fd(writing.as_raw_fd())
+    fn direct_fd(&self) -> types::Fd {
+        let direct = self.0.direct.as_ref().expect("the caller opened it for direct writes");
+        types::Fd(direct.as_raw_fd())
     }
 
     /// Whether one byte can be read without the disk. Where the file system cannot tell, yes:
@@ -101,7 +101,6 @@ fn check_direct(file: &File) -> io::Result<()> {
 #[derive(Debug)]
 enum Held {
     Blocks(ChunkBlocks),
-    Bytes(ChunkSlice),
     Nothing,
     /// Fetching pages into this buffer, which nobody looks at.
     Pages {
@@ -123,17 +122,13 @@ impl Operation {
     fn entry(&mut self, kind: Kind) -> squeue::Entry {
         let file = &self.file;
         match (kind, &mut self.held) {
-            (Kind::Write { position }, Held::Blocks(blocks)) => {
+            (Kind::Write { position, path }, Held::Blocks(blocks)) => {
                 let bytes = u32::try_from(blocks.len()).expect("chunks are far below 4 GiB");
-                opcode::Write::new(file.writing_fd(), blocks.as_ptr(), bytes)
-                    .offset(position)
-                    .build()
-            }
-            (Kind::Write { position }, Held::Bytes(slice)) => {
-                let bytes = u32::try_from(slice.len()).expect("chunks are far below 4 GiB");
-                opcode::Write::new(file.buffered_fd(), slice.as_ptr(), bytes)
-                    .offset(position)
-                    .build()
+                let fd = match path {
+                    WritePath::Direct => file.direct_fd(),
+                    WritePath::Cached => file.buffered_fd(),
+                };
+                opcode::Write::new(fd, blocks.as_ptr(), bytes).offset(position).build()
             }
             (Kind::Fetch, Held::Pages { buffer, position, left }) => {
                 let bytes = buffer.len().min(*left) as u32;
@@ -154,7 +149,7 @@ impl Operation {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Write { position: u64 },
+    Write { position: u64, path: WritePath },
     Fetch,
     Sync,
     Allocate { position: u64, bytes: u64 },
@@ -183,7 +178,7 @@ impl Files {
         let entry = operation.entry(kind);
         // SAFETY: the entry points to the bytes of a chunk or a box that `operations` owns until
         // `on_completed` has taken the completion (the invariant of `Files`), and to a descriptor
-        // that it keeps open. Bytes of a slice never change; of blocks, the writer fills at most
+        // that it keeps open. The writer of the blocks fills at most
         // padding, and a torn read of that is harmless; the read buffer nobody else looks at.
         unsafe { queue.push(entry, Purpose::File { index }) };
     }
@@ -195,22 +190,11 @@ impl Files {
         file: &RingFile,
         position: u64,
         blocks: ChunkBlocks,
+        path: WritePath,
     ) {
         assert!(position.is_multiple_of(BLOCK_BYTES as u64), "whole blocks");
         let operation = Operation { token, file: file.clone(), held: Held::Blocks(blocks) };
-        self.submit(queue, operation, Kind::Write { position });
-    }
-
-    pub(super) fn submit_write_buffered(
-        &mut self,
-        queue: &mut Queue,
-        token: Token,
-        file: &RingFile,
-        position: u64,
-        bytes: ChunkSlice,
-    ) {
-        let operation = Operation { token, file: file.clone(), held: Held::Bytes(bytes) };
-        self.submit(queue, operation, Kind::Write { position });
+        self.submit(queue, operation, Kind::Write { position, path });
     }
 
     pub(super) fn submit_sync(&mut self, queue: &mut Queue, token: Token, file: &RingFile) {
@@ -257,7 +241,6 @@ impl Files {
         let result = match held {
             Held::Nothing => result,
             Held::Blocks(blocks) => result.and_then(|count| whole(count, blocks.len())),
-            Held::Bytes(slice) => result.and_then(|count| whole(count, slice.len())),
             Held::Pages { buffer, position, left } => match result {
                 Ok(count) if count > 0 && count < left => {
                     let (position, left) = (position + count as u64, left - count);

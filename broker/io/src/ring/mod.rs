@@ -37,7 +37,7 @@ use io_uring::{opcode, types::Fd};
 
 use crate::interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker};
 use crate::probe::RingProblem;
-use crate::{ChunkBlocks, ChunkSlice};
+use crate::{ChunkBlocks, WritePath};
 use files::Files;
 pub use files::RingFile;
 use queue::{Completion, Purpose, Queue, Sleep};
@@ -291,18 +291,15 @@ impl Io for RingIo {
         self.sockets.close(&mut self.queue, socket);
     }
 
-    fn submit_write(&mut self, token: Token, file: &RingFile, position: u64, blocks: ChunkBlocks) {
-        self.files.submit_write(&mut self.queue, token, file, position, blocks);
-    }
-
-    fn submit_write_buffered(
+    fn submit_write(
         &mut self,
         token: Token,
         file: &RingFile,
         position: u64,
-        bytes: ChunkSlice,
+        blocks: ChunkBlocks,
+        path: WritePath,
     ) {
-        self.files.submit_write_buffered(&mut self.queue, token, file, position, bytes);
+        self.files.submit_write(&mut self.queue, token, file, position, blocks, path);
     }
 
     fn submit_sync(&mut self, token: Token, file: &RingFile) {

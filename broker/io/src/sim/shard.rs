@@ -15,7 +15,7 @@ use super::network::{Connection, ConnectionId, Listener, Owner, reset_error, tak
 use super::world::{FileOperation, Ready, Shard, World};
 use super::{Operation, SharedWorld};
 use crate::interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker};
-use crate::{BLOCK_BYTES, ChunkBlocks, ChunkSlice};
+use crate::{BLOCK_BYTES, ChunkBlocks, WritePath};
 
 /// A file of a simulated world.
 #[derive(Clone, Debug)]
@@ -295,25 +295,21 @@ impl Io for SimIo {
         );
     }
 
-    fn submit_write(&mut self, token: Token, file: &SimFile, position: u64, blocks: ChunkBlocks) {
-        assert!(position.is_multiple_of(BLOCK_BYTES as u64) && file.writable, "an aligned write");
-        // SAFETY: nobody writes to the chunk meanwhile: its writer is the shard that calls this, on
-        // this thread, and all of a simulated world runs on one thread (`SimIo` is not `Send`).
-        let bytes = unsafe { blocks.to_vec() };
-        let (node, direct) = (file.node, file.direct);
-        self.submit(token, FileOperation::Write { node, position, bytes, direct });
-    }
-
-    fn submit_write_buffered(
+    fn submit_write(
         &mut self,
         token: Token,
         file: &SimFile,
         position: u64,
-        bytes: ChunkSlice,
+        blocks: ChunkBlocks,
+        path: WritePath,
     ) {
-        assert!(file.writable, "a file opened for writing");
-        let (node, bytes) = (file.node, bytes.to_vec());
-        self.submit(token, FileOperation::Write { node, position, bytes, direct: false });
+        assert!(position.is_multiple_of(BLOCK_BYTES as u64) && file.writable, "an aligned write");
+        let direct = path == WritePath::Direct;
+        assert!(file.direct || !direct, "a file opened for direct writes");
+        // SAFETY: nobody writes to the chunk meanwhile: its writer is the shard that calls this, on
+        // this thread, and all of a simulated world runs on one thread (`SimIo` is not `Send`).
+        let bytes = unsafe { blocks.to_vec() };
+        self.submit(token, FileOperation::Write { node: file.node, position, bytes, direct });
     }
 
     fn submit_sync(&mut self, token: Token, file: &SimFile) {

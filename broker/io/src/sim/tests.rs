@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::BytesMut;
 
 use super::*;
-use crate::{BLOCK_BYTES, ChunkPool, Event, Io, OpenMode, Token};
+use crate::{BLOCK_BYTES, ChunkPool, Event, Io, OpenMode, Token, WritePath};
 
 const FILE: &str = "/data/log";
 
@@ -22,7 +22,13 @@ fn world_with_file(seed: u64) -> (SimWorld, SimIo, SimFile) {
 fn submit_blocks(io: &mut SimIo, file: &SimFile, token: u64, fill: u8, first: usize, count: usize) {
     let mut chunk = ChunkPool::new(0).take(count * BLOCK_BYTES);
     chunk.append(&vec![fill; count * BLOCK_BYTES], |_| {});
-    io.submit_write(Token(token), file, (first * BLOCK_BYTES) as u64, chunk.blocks(0));
+    io.submit_write(
+        Token(token),
+        file,
+        (first * BLOCK_BYTES) as u64,
+        chunk.blocks(0),
+        WritePath::Direct,
+    );
 }
 
 /// Waits for `count` completions.

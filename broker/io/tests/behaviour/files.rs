@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-use millrace_io::{BLOCK_BYTES, ChunkBlocks, ChunkPool, Event, Io, OpenMode, Token};
+use millrace_io::{BLOCK_BYTES, ChunkBlocks, ChunkPool, Event, Io, OpenMode, Token, WritePath};
 
 use crate::place::*;
 
@@ -41,7 +41,7 @@ fn content<I: Io>(io: &mut I, file: &I::File) -> Vec<u8> {
 pub(crate) fn written_blocks_are_read_back<P: Place>(place: &P) {
     let mut io = place.io();
     let file = open(place, &mut io, "log");
-    io.submit_write(Token(7), &file, BLOCK_BYTES as u64, blocks(b'x', 2));
+    io.submit_write(Token(7), &file, BLOCK_BYTES as u64, blocks(b'x', 2), WritePath::Cached);
     assert_eq!(completed(&mut io, 7).unwrap(), 2 * BLOCK_BYTES);
     io.submit_sync(Token(8), &file);
     assert_eq!(completed(&mut io, 8).unwrap(), 0);
@@ -49,14 +49,22 @@ pub(crate) fn written_blocks_are_read_back<P: Place>(place: &P) {
     assert_eq!(content(&mut io, &file), expected);
 }
 
-pub(crate) fn buffered_bytes_land_where_they_should<P: Place>(place: &P) {
+pub(crate) fn direct_and_cached_writes_of_a_file_follow_each_other<P: Place>(place: &P) {
     let mut io = place.io();
-    let file = io.open(&place.dir().join("index"), OpenMode::ReadWrite).unwrap();
-    let mut chunk = ChunkPool::new(0).take(BLOCK_BYTES);
-    let range = chunk.append(b"12345", |_| {});
-    io.submit_write_buffered(Token(1), &file, 3, chunk.slice(range));
-    assert_eq!(completed(&mut io, 1).unwrap(), 5);
-    assert_eq!(content(&mut io, &file), b"\0\0\x0012345");
+    let file = io.open(&place.dir().join("log"), OpenMode::Direct).unwrap();
+    let block = BLOCK_BYTES as u64;
+    let writes = [
+        (b'a', 0, 2, WritePath::Cached),
+        (b'b', block, 2, WritePath::Direct),
+        (b'c', block, 1, WritePath::Cached),
+        (b'd', 2 * block, 1, WritePath::Direct),
+    ];
+    for (token, (byte, position, count, path)) in (1..).zip(writes) {
+        io.submit_write(Token(token), &file, position, blocks(byte, count), path);
+        assert_eq!(completed(&mut io, token).unwrap(), count * BLOCK_BYTES);
+    }
+    let expected = [b'a', b'c', b'd'].map(|byte| vec![byte; BLOCK_BYTES]).concat();
+    assert_eq!(content(&mut io, &file), expected);
 }
 
 pub(crate) fn many_writes_each_complete_once<P: Place>(place: &P) {
@@ -68,7 +76,7 @@ pub(crate) fn many_writes_each_complete_once<P: Place>(place: &P) {
     completed(&mut io, 0).unwrap();
     for number in 0..COUNT {
         let position = number * BLOCK_BYTES as u64;
-        io.submit_write(Token(number), &file, position, blocks(number as u8, 1));
+        io.submit_write(Token(number), &file, position, blocks(number as u8, 1), WritePath::Cached);
     }
     let mut seen = vec![0; COUNT as usize];
     for _ in 0..COUNT {
@@ -103,7 +111,7 @@ pub(crate) fn fetched_pages_are_cached<P: Place>(place: &P) {
     const BYTES: usize = 1 << 20;
     let mut io = place.io();
     let file = open(place, &mut io, "log");
-    io.submit_write(Token(1), &file, 0, blocks(b'x', BYTES / BLOCK_BYTES));
+    io.submit_write(Token(1), &file, 0, blocks(b'x', BYTES / BLOCK_BYTES), WritePath::Cached);
     completed(&mut io, 1).unwrap();
     io.submit_fetch_pages(Token(2), &file, 5_000, BYTES - 10_000);
     assert_eq!(completed(&mut io, 2).unwrap(), 0);
@@ -118,7 +126,7 @@ pub(crate) fn all_is_flushed_at_once<P: Place>(place: &P) {
     let mut io = place.io();
     let files = ["a", "b", "c"].map(|name| open(place, &mut io, name));
     for file in &files {
-        io.submit_write(Token(1), file, 0, blocks(b'x', 1));
+        io.submit_write(Token(1), file, 0, blocks(b'x', 1), WritePath::Cached);
         completed(&mut io, 1).unwrap();
     }
     for token in [2, 3] {
@@ -195,7 +203,7 @@ pub(crate) fn an_io_may_be_dropped_with_operations_on_their_way<P: Place>(place:
     let file = open(place, &mut io, "log");
     for number in 0..64 {
         let position = number * 16 * BLOCK_BYTES as u64;
-        io.submit_write(Token(number), &file, position, blocks(b'x', 16));
+        io.submit_write(Token(number), &file, position, blocks(b'x', 16), WritePath::Cached);
     }
     io.submit_sync(Token(64), &file);
     io.close(socket);

@@ -46,7 +46,7 @@ rows! {
         a_port_in_use_is_refused;
     files:
         written_blocks_are_read_back
-        buffered_bytes_land_where_they_should
+        direct_and_cached_writes_of_a_file_follow_each_other
         many_writes_each_complete_once
         allocated_space_reads_as_zeros
         fetched_pages_are_cached
