@@ -27,6 +27,8 @@ pub struct Facts {
     pub huge_pages: String,
     /// Frequency governor of CPU 0; empty in most guests.
     pub governor: String,
+    /// The disk, as `millrace doctor --calibrate` last measured it on this host.
+    pub disk: Option<serde_json::Value>,
 }
 
 impl Facts {
@@ -55,6 +57,7 @@ impl Facts {
             clock_source: first("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             huge_pages: huge.split(['[', ']']).nth(1).unwrap_or_default().to_owned(),
             governor: first("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            disk: millrace_doctor::calibrate::load(),
         }
     }
 }

@@ -25,6 +25,8 @@ const EXAMPLES: &str = "Examples:
       serve with single keys set
   millrace config retention
       what the keys with this word mean
+  millrace doctor
+      what is in the way on this host, and what could be better
   millrace topics --create --topic first
   echo hello | millrace produce --topic first
   millrace consume --topic first --from-beginning
@@ -66,6 +68,21 @@ enum Command {
         #[arg(long, conflicts_with = "word")]
         markdown: bool,
     },
+    /// Look at this host as a place for a broker: a line each of what is well, could be better, or
+    /// is in the way, with what to do. Changes nothing; exit status 1 if something is in the way.
+    Doctor {
+        /// Java properties file with Kafka's keys, for log.dirs and millrace.*.
+        #[arg(value_name = "server.properties")]
+        file: Option<PathBuf>,
+        /// First measure the disk, for at most 15 s, and keep the result for reports of loadgen.
+        #[arg(long)]
+        calibrate: bool,
+        /// JSON for programs instead of text for people.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        overrides: Overrides,
+    },
     #[command(flatten)]
     Client(millrace_cli::Command),
     /// Print a script that makes the shell complete commands and flags.
@@ -85,6 +102,17 @@ pub enum Action {
         /// Texts of the form KEY=VALUE.
         overrides: Vec<String>,
     },
+    /// Examine this host for such a broker.
+    Examine {
+        /// A properties file.
+        file: Option<PathBuf>,
+        /// Texts of the form KEY=VALUE.
+        overrides: Vec<String>,
+        /// Measure the disk first.
+        calibrate: bool,
+        /// Print JSON.
+        json: bool,
+    },
     /// Be a client.
     Client(millrace_cli::Command),
     /// Print this and end well.
@@ -100,9 +128,9 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Action {
         line.splice(..1, ["millrace".into(), command.into()]);
     }
     let words = || line.iter().skip(1).filter_map(|word| word.to_str());
-    let is_client = words()
-        .next()
-        .is_some_and(|word| !word.starts_with('-') && !["serve", "config"].contains(&word));
+    let is_client = words().next().is_some_and(|word| {
+        !word.starts_with('-') && !["serve", "config", "doctor"].contains(&word)
+    });
     if let Some(lesson) = words().find_map(|word| lesson(word, is_client)) {
         return Action::Refuse(lesson);
     }
@@ -112,6 +140,10 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Action {
             Some(Command::Serve { file, overrides: more }) => {
                 overrides.extend(more.overrides);
                 Action::Serve { file, overrides }
+            }
+            Some(Command::Doctor { file, calibrate, json, overrides: more }) => {
+                overrides.extend(more.overrides);
+                Action::Examine { file, overrides, calibrate, json }
             }
             Some(Command::Config { markdown: true, .. }) => Action::Print(reference::as_markdown()),
             Some(Command::Client(command)) => Action::Client(command),
@@ -215,6 +247,13 @@ mod tests {
         ] {
             assert_eq!(parsed(line), expected, "{line}");
         }
+        let expected = Action::Examine {
+            file: Some("x".into()),
+            overrides: vec!["a=b".into()],
+            calibrate: false,
+            json: true,
+        };
+        assert_eq!(parsed("millrace doctor x --json --override a=b"), expected);
     }
 
     #[test]
@@ -225,6 +264,7 @@ mod tests {
             ("millrace config", "log.segment.bytes  [INT, at least 1048576; default 1073741824]"),
             ("millrace config acks", "millrace.acks.all"),
             ("millrace config --markdown", "# Configuration"),
+            ("millrace doctor --help", "--calibrate"),
             ("millrace topics --help", "millrace topics --create --topic orders"),
             ("kafka-console-consumer.sh --help", "millrace consume --topic"),
             ("millrace completion bash", "--from-beginning"),

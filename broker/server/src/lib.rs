@@ -36,4 +36,4 @@ mod timers;
 mod token;
 
 pub use shared::Endpoint;
-pub use start::{RunningBroker, StartError, start};
+pub use start::{RunningBroker, StartError, start, subject};

@@ -1,18 +1,20 @@
-//! The `millrace` program: arguments; then a client's command, or configuration, start and a wait
-//! for a signal.
+//! The `millrace` program: arguments; then a client's command, or configuration and a look at the
+//! host, or start and a wait for a signal.
 
 use std::ffi::OsString;
 use std::io::{BufWriter, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use millrace_cli::Printer;
+use millrace_doctor::calibrate::Bounds;
 use millrace_server::banner::{Facts, banner};
 use millrace_server::cli::{Action, parse};
 use millrace_server::config::Config;
-use millrace_server::{RunningBroker, start};
+use millrace_server::{RunningBroker, start, subject};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -26,19 +28,44 @@ fn main() -> ExitCode {
         Action::Refuse(text) => return fail(&text, 2),
         Action::Client(command) => return be_client(&command),
         Action::Serve { file, overrides } => {
-            // What is not text is no variable of ours.
-            let text = |(name, value): (OsString, OsString)| {
-                Some((name.into_string().ok()?, value.into_string().ok()?))
-            };
-            Config::load(file.as_deref(), std::env::vars_os().filter_map(text), &overrides)
-                .map_err(|error| error.to_string())
-                .and_then(|config| serve(config, began))
+            load(file.as_deref(), &overrides).and_then(|config| serve(config, began))
+        }
+        Action::Examine { file, overrides, calibrate, json } => {
+            match load(file.as_deref(), &overrides)
+                .and_then(|config| examine(&config, calibrate, json))
+            {
+                Ok(true) => Ok(()),
+                Ok(false) => return ExitCode::FAILURE,
+                Err(text) => Err(text),
+            }
         }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => fail(&format!("millrace: {text}"), 1),
     }
+}
+
+fn load(file: Option<&Path>, overrides: &[String]) -> Result<Config, String> {
+    // What is not text is no variable of ours.
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    Config::load(file, std::env::vars_os().filter_map(text), overrides)
+        .map_err(|error| error.to_string())
+}
+
+/// Looks at this host as a place for such a broker; whether nothing is in the way.
+fn examine(config: &Config, calibrate: bool, json: bool) -> Result<bool, String> {
+    if calibrate {
+        millrace_doctor::calibrate::calibrate(&config.log_dirs[0], Bounds::default())?;
+    }
+    let findings = millrace_doctor::examine(&subject(config));
+    print(&match json {
+        true => format!("{:#}", millrace_doctor::as_json(&findings)),
+        false => millrace_doctor::as_text(&findings),
+    });
+    Ok(!millrace_doctor::has_problem(&findings))
 }
 
 /// Runs a command that is a client of some broker.

@@ -8,9 +8,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
+use millrace_doctor::Subject;
 use millrace_io::RingIo;
 
-use crate::config::Config;
+use crate::config::{Config, WriteMode};
 use crate::limits;
 use crate::mailbox::{Mailbox, WakerSlot, mesh};
 use crate::metadata::data_dir::{DataDir, DataDirError};
@@ -122,6 +123,15 @@ fn shard_cpus(config: &Config) -> Vec<usize> {
     }
     let shards = if config.own.shards == 0 { cpus.len() } else { config.own.shards };
     (0..shards).map(|shard| cpus[shard % cpus.len()]).collect()
+}
+
+/// What `millrace doctor` is to look at.
+pub fn subject(config: &Config) -> Subject {
+    Subject {
+        folders: config.log_dirs.clone(),
+        shards: shard_cpus(config).len(),
+        wants_direct: config.own.write_mode.default_choice() != WriteMode::Buffered,
+    }
 }
 
 /// What a shard's thread begins with.

@@ -171,7 +171,10 @@ pub fn text_table<N: AsRef<str>>(rows: &[(N, String)]) -> String {
 
 /// The host.
 pub fn facts(machine: &Facts) -> String {
-    table(&flat(serde_json::to_value(machine).unwrap_or_default()))
+    let mut facts = serde_json::to_value(machine).unwrap_or_default();
+    // The whole of it is in report.json.
+    facts["disk"] = machine.disk.as_ref().map(millrace_doctor::calibrate::summary).into();
+    table(&flat(facts))
 }
 
 fn flat(value: serde_json::Value) -> Vec<(String, String)> {
