@@ -94,7 +94,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 fn is_text(path: &Path, name: &str) -> bool {
-    extension(path).map_or_else(|| matches!(name, "run" | "setup"), |ext| TEXT.contains(&ext))
+    extension(path)
+        .map_or_else(|| matches!(name, "run" | "setup" | "apply"), |ext| TEXT.contains(&ext))
 }
 
 fn extension(path: &Path) -> Option<&str> {
