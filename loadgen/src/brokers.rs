@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -46,9 +47,44 @@ pub struct BrokerSpec {
     pub warm_up: Duration,
     /// Configuration of a topic whose acks=all is to wait for the disk.
     pub durable: Vec<String>,
+    /// A shell command before each measurement, such as one that changes a setting of the host.
+    pub before: Option<String>,
+    /// A shell command after it, whatever came of it, such as one that puts the setting back.
+    pub after: Option<String>,
     /// For the shell commands; not in reports, which are not to hold paths of a machine.
     #[serde(skip)]
     pub variables: Vec<(String, String)>,
+}
+
+impl BrokerSpec {
+    /// Runs `before`; `after` follows when the result is dropped.
+    pub fn prepare(&self) -> Result<Prepared<'_>, RunError> {
+        let prepared = Prepared(self);
+        match self.shell(self.before.as_deref()) {
+            true => Ok(prepared),
+            false => Err(RunError::Options(format!("{}: `before` failed", self.name))),
+        }
+    }
+
+    fn shell(&self, command: Option<&str>) -> bool {
+        let Some(command) = command else { return true };
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", command]).envs(self.variables.iter().cloned()).stdin(Stdio::null());
+        shell.status().is_ok_and(|status| status.success())
+    }
+}
+
+/// The time of a measurement.
+#[derive(Debug)]
+pub struct Prepared<'a>(&'a BrokerSpec);
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        if !self.0.shell(self.0.after.as_deref()) {
+            // Nobody reads it where standard error is closed.
+            let _ = writeln!(io::stderr(), "{}: `after` failed", self.0.name);
+        }
+    }
 }
 
 /// A broker that answers.
@@ -364,6 +400,28 @@ mod tests {
         let began_ns = began_ns(std::process::id()).expect("this process is there");
         assert!(began_ns > 0 && began_ns <= boot_ns());
         assert!(is_running(std::process::id()) && !is_running(u32::MAX));
+    }
+
+    #[test]
+    fn what_is_set_before_a_measurement_is_put_back_after_it() {
+        let file = std::env::temp_dir().join(format!("loadgen-setting-{}", std::process::id()));
+        let setting = || fs::read_to_string(&file).expect("it was set");
+        let command = |value: &str| Some(format!("echo {value} > \"$FILE\""));
+        let mut spec = BrokerSpec {
+            before: command("new"),
+            after: command("old"),
+            variables: vec![("FILE".to_owned(), file.display().to_string())],
+            ..Default::default()
+        };
+        let prepared = spec.prepare().expect("the shell writes");
+        assert_eq!(setting(), "new\n");
+        drop(prepared);
+        assert_eq!(setting(), "old\n");
+        // Half of it may have been done.
+        spec.before = command("half").map(|command| command + "; false");
+        assert!(spec.prepare().expect_err("it fails").to_string().contains("`before` failed"));
+        assert_eq!(setting(), "old\n");
+        fs::remove_file(&file).expect("it is ours");
     }
 
     #[test]

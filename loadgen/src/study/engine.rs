@@ -306,6 +306,7 @@ impl Engine<'_> {
         target: Option<&Target>,
     ) -> Result<Value, RunError> {
         let spec = &self.study.brokers[broker];
+        let _until_the_end = spec.prepare()?;
         rustix::fs::sync();
         std::thread::sleep(self.study.settle);
         match &row.work {

@@ -47,6 +47,8 @@ struct BrokerFile {
     warm_up: Option<Spanned<String>>,
     #[serde(default)]
     durable: Vec<String>,
+    before: Option<String>,
+    after: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -251,6 +253,8 @@ fn broker_spec(source: Source<'_>, broker: BrokerFile) -> Result<BrokerSpec, Str
         cpus: broker.cpus,
         warm_up: duration(source, broker.warm_up, Duration::ZERO)?,
         durable: broker.durable,
+        before: broker.before,
+        after: broker.after,
         variables: Vec::new(),
     })
 }
@@ -407,6 +411,22 @@ mod tests {
         assert_eq!(preset("acks-x-batching").expect("it is one").rows.len(), 12);
         let error = preset("nothing").expect_err("no preset");
         assert!(error.contains("throughput-1k, small-batch-cpu"), "{error}");
+    }
+
+    #[test]
+    fn the_studies_of_the_repository_are_sound() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let folder = std::fs::read_dir(format!("{root}/tuning/studies")).expect("it is there");
+        let mut files: Vec<_> = folder.map(|entry| entry.expect("readable").path()).collect();
+        files.retain(|file| file.extension().is_some_and(|kind| kind == "toml"));
+        files.push(format!("{root}/bench-results/kafka-4.3/study.toml").into());
+        assert!(files.len() > 5, "{files:?}");
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("readable");
+            let study = parse(&file.display().to_string(), &text).expect("a study");
+            let is_paired = |b: &BrokerSpec| b.after.is_none() || b.before.is_some();
+            assert!(study.brokers.iter().all(is_paired), "{}", file.display());
+        }
     }
 
     #[test]
