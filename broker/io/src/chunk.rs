@@ -131,6 +131,24 @@ impl Chunk {
         start..self.bytes
     }
 
+    /// The memory behind the appended bytes, to be filled with what [`Chunk::grow`] then appends.
+    /// What it holds is of no meaning.
+    pub fn spare(&mut self) -> &mut [u8] {
+        // SAFETY: up to the capacity, all of it zeroed when allocated; bytes at or above
+        // `self.bytes` are covered by no reference (invariant of `Chunk`), and `self` is borrowed
+        // for as long as this one lives.
+        unsafe {
+            let start = self.memory.start.as_ptr().add(self.bytes);
+            std::slice::from_raw_parts_mut(start, self.remaining())
+        }
+    }
+
+    /// Appends the first `bytes` of [`Chunk::spare`] as they are.
+    pub fn grow(&mut self, bytes: usize) {
+        assert!(bytes <= self.remaining(), "the caller checks that the bytes fit");
+        self.bytes += bytes;
+    }
+
     /// The appended bytes, for the writer itself; nothing can be appended while they are borrowed.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: bytes below `self.bytes` are initialised (zeroed when allocated, then written by

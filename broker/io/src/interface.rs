@@ -158,6 +158,11 @@ pub trait Io: Sized + 'static {
         buffer: &mut BytesMut,
         bytes_max: usize,
     ) -> io::Result<usize>;
+    /// Receives exactly what fills `into`, or nothing. `WouldBlock` means that [`Event::Readable`]
+    /// comes once all of it has arrived, or no more can before something is received; `OutOfMemory`
+    /// that so much never fits into the kernel's buffer; `UnexpectedEof` that the stream ends
+    /// before.
+    fn recv_whole(&mut self, socket: SocketId, into: &mut [io::IoSliceMut<'_>]) -> io::Result<()>;
     /// Sends the slices in order, without blocking; returns how many bytes were taken.
     fn send(&mut self, socket: SocketId, slices: &[io::IoSlice<'_>]) -> io::Result<usize>;
     /// Sends bytes of a file from the page cache without copying (`sendfile`), without blocking on

@@ -77,26 +77,16 @@ impl<I: Io> PartitionLog<I> {
         batch: &[u8],
         door: AppendAs,
     ) -> Result<Appended, AppendError> {
-        if let Some(poison) = &self.poison {
-            return Err(AppendError::Poisoned(poison.clone()));
-        }
         let mut header = header::parse(batch).ok_or(AppendError::Malformed)?;
         if header.bytes() != batch.len() || u32::try_from(batch.len()).is_err() {
             return Err(AppendError::Malformed);
         }
-        self.place(&mut header, door)?;
-        self.make_room(io, pool, &header)?;
-        let epoch = header.partition_leader_epoch;
-        let assigned = self.epochs.assign(io, &self.dir, epoch, header.base_offset);
-        assigned.map_err(refusal("leader epochs"))?;
-
+        let (base, position) = self.begin(io, pool, &mut header, door)?;
         let log_append_time = match door {
             AppendAs::Leader { log_append_time, .. } => log_append_time,
             AppendAs::Replica => None,
         };
         let now = io.now();
-        let segment = self.segments.back_mut().expect("never empty");
-        let (base, position) = (segment.base, segment.bytes);
         if let Some(ms) = log_append_time {
             header.max_timestamp = ms;
             let scratch = self.writer.scratch(batch);
@@ -110,12 +100,79 @@ impl<I: Io> PartitionLog<I> {
             let position = position + HEADER_BYTES as u64;
             self.tail.append(pool, now, base, position, &batch[HEADER_BYTES..]);
         }
+        Ok(self.conclude(position, &header))
+    }
+
+    /// The memory in which a batch of a client will lie, in pieces, so that it can be received
+    /// there; `start` is the beginning of the batch, its header at least. Nothing is appended
+    /// before [`PartitionLog::append_reserved`]; if that is not what follows,
+    /// [`PartitionLog::forget_reserved`] must.
+    pub fn reserve(
+        &mut self,
+        io: &mut I,
+        pool: &mut ChunkPool,
+        start: &[u8],
+        epoch: i32,
+    ) -> Result<Vec<&mut [u8]>, AppendError> {
+        let mut header = header::parse(start).ok_or(AppendError::Malformed)?;
+        let door = AppendAs::Leader { epoch, log_append_time: None };
+        let (base, position) = self.begin(io, pool, &mut header, door)?;
+        Ok(self.tail.reserve(pool, io.now(), base, position, header.bytes()))
+    }
+
+    /// Appends the batch, already validated, that was laid into the memory reserved for it, all but
+    /// its `start`.
+    pub fn append_reserved(
+        &mut self,
+        io: &mut I,
+        pool: &mut ChunkPool,
+        start: &[u8],
+        epoch: i32,
+    ) -> Result<Appended, AppendError> {
+        let mut header = header::parse(start).ok_or(AppendError::Malformed)?;
+        let door = AppendAs::Leader { epoch, log_append_time: None };
+        let (base, position) = self.begin(io, pool, &mut header, door)?;
+        let scratch = self.writer.scratch(start);
+        stamp(&header, scratch);
+        self.tail.commit(base, position, scratch, header.bytes());
+        Ok(self.conclude(position, &header))
+    }
+
+    /// What was reserved will not be appended.
+    pub fn forget_reserved(&mut self, pool: &mut ChunkPool) {
+        self.tail.forget_reserved(pool);
+    }
+
+    /// Gives a batch its place: offset, epoch, segment and position.
+    fn begin(
+        &mut self,
+        io: &mut I,
+        pool: &mut ChunkPool,
+        header: &mut BatchHeader,
+        door: AppendAs,
+    ) -> Result<(i64, u64), AppendError> {
+        if let Some(poison) = &self.poison {
+            return Err(AppendError::Poisoned(poison.clone()));
+        }
+        self.place(header, door)?;
+        self.make_room(io, pool, header)?;
+        let epoch = header.partition_leader_epoch;
+        let assigned = self.epochs.assign(io, &self.dir, epoch, header.base_offset);
+        assigned.map_err(refusal("leader epochs"))?;
+        let segment = self.segments.back().expect("never empty");
+        Ok((segment.base, segment.bytes))
+    }
+
+    /// Takes note of a batch that was laid at `position`.
+    fn conclude(&mut self, position: u64, header: &BatchHeader) -> Appended {
+        let segment = self.segments.back_mut().expect("never empty");
         self.tail.note_batch(position, header.base_offset);
-        segment.append(&header, self.config.index_interval_bytes);
-        self.writer.note_append(base, segment.bytes, next_offset(&header), header.bytes() as u64);
-        self.producers.note(&header);
-        self.ends.append_to(next_offset(&header));
-        Ok(Appended { base_offset: header.base_offset, last_offset: header.last_offset() })
+        segment.append(header, self.config.index_interval_bytes);
+        let (base, end) = (segment.base, segment.bytes);
+        self.writer.note_append(base, end, next_offset(header), header.bytes() as u64);
+        self.producers.note(header);
+        self.ends.append_to(next_offset(header));
+        Appended { base_offset: header.base_offset, last_offset: header.last_offset() }
     }
 
     /// Decides the offsets and the epoch of a batch.

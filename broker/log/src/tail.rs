@@ -27,6 +27,10 @@ impl Part {
     pub(crate) fn end(&self) -> u64 {
         self.position + self.chunk.len() as u64
     }
+
+    fn capacity_end(&self) -> u64 {
+        self.position + self.chunk.capacity() as u64
+    }
 }
 
 /// Invariant: within one segment the parts are contiguous, and their positions are block
@@ -73,11 +77,64 @@ impl Tail {
         }
     }
 
+    /// Memory for `bytes` that are to be laid at `position`, in pieces. They are the tail's after
+    /// [`Tail::commit`]; before anything else happens it is that or [`Tail::forget_reserved`].
+    pub(crate) fn reserve(
+        &mut self,
+        pool: &mut ChunkPool,
+        now: Instant,
+        segment: i64,
+        position: u64,
+        bytes: usize,
+    ) -> Vec<&mut [u8]> {
+        let end = position + bytes as u64;
+        loop {
+            let last = self.parts.back().filter(|part| part.segment == segment);
+            let reached = last.map_or(position, |part| part.capacity_end().max(position));
+            if reached >= end {
+                break;
+            }
+            self.begin(pool, now, segment, reached);
+        }
+        let mut left = bytes;
+        let parts = self.parts.iter_mut().filter(|part| part.segment == segment);
+        let spares = parts.filter(|part| part.capacity_end() > position).map(|part| {
+            let spare = part.chunk.spare();
+            let count = spare.len().min(left);
+            left -= count;
+            &mut spare[..count]
+        });
+        spares.collect()
+    }
+
+    /// Makes the `bytes` reserved at `position` part of the tail; the first are those of `start`.
+    pub(crate) fn commit(&mut self, segment: i64, position: u64, start: &[u8], mut bytes: usize) {
+        let mut start = start;
+        let parts = self.parts.iter_mut().filter(|part| part.segment == segment);
+        for part in parts.filter(|part| part.capacity_end() > position) {
+            let spare = part.chunk.spare();
+            let (now, rest) = start.split_at(start.len().min(spare.len()));
+            spare[..now.len()].copy_from_slice(now);
+            let count = spare.len().min(bytes);
+            part.chunk.grow(count);
+            (start, bytes) = (rest, bytes - count);
+        }
+        assert!(start.is_empty() && bytes == 0, "as many bytes as were reserved");
+    }
+
+    /// Gives back what was reserved and not committed.
+    pub(crate) fn forget_reserved(&mut self, pool: &mut ChunkPool) {
+        while let Some(part) = self.parts.pop_back_if(|part| part.chunk.is_empty()) {
+            pool.give(part.chunk);
+        }
+    }
+
     /// Begins a chunk at a block boundary, larger or smaller than the last as the rate asks.
     fn begin(&mut self, pool: &mut ChunkPool, now: Instant, segment: i64, position: u64) {
         assert!(position.is_multiple_of(BLOCK_BYTES as u64), "parts begin on block boundaries");
         if let Some(last) = self.parts.back() {
-            assert!(last.segment != segment || last.end() == position, "parts leave no gap");
+            let follows = last.segment != segment || last.capacity_end() == position;
+            assert!(follows, "parts leave no gap");
             let ms = now.ms_since(self.chunk_taken);
             if ms >= QUIET_CHUNK_MS {
                 self.chunk_bytes = CHUNK_BYTES_MIN;

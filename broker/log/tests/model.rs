@@ -138,7 +138,20 @@ impl Run {
             let base = self.bench.log.appended_end();
             let bytes = spec.bytes();
             assert_eq!(self.bench.log.check_producer(&bytes), ProducerCheck::Append);
-            match self.bench.try_append(&bytes, epoch) {
+            let start = self.rng.usize(61..=bytes.len());
+            let appended = match self.rng.u8(..4) {
+                0 => self.bench.try_land(&bytes, start, epoch),
+                1 => {
+                    // Reserved, filled with something, and given up.
+                    let Bench { log, io, pool, .. } = &mut self.bench;
+                    let pieces = log.reserve(io, pool, &bytes[..start], epoch).expect("room");
+                    pieces.into_iter().for_each(|piece| piece.fill(0xab));
+                    log.forget_reserved(pool);
+                    self.bench.try_append(&bytes, epoch)
+                }
+                _ => self.bench.try_append(&bytes, epoch),
+            };
+            match appended {
                 Ok(appended) => assert_eq!(appended.base_offset, base),
                 Err(error) => panic!("{error}"),
             }

@@ -3,7 +3,7 @@
 //! Pure.
 
 use millrace_wire::batch::{
-    self, Batch, BatchBuilder, BatchError, BatchOptions, Summary, patch_create_time,
+    self, Batch, BatchBuilder, BatchError, BatchHeader, BatchOptions, Summary, patch_create_time,
 };
 use millrace_wire::compression::{Compression, CompressionError};
 use millrace_wire::{ErrorCode, message_set};
@@ -85,11 +85,11 @@ impl Rules<'_> {
         if self.version < 7 && source == Compression::Zstd {
             return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE.into());
         }
-        self.check_size(records)?;
+        self.check_size(records.len())?;
         let max_timestamp = self.check_records(&batch, scratch)?;
         if self.topic.stored_compression(source).0 != source {
             let encoded = self.encode(&batch, scratch)?;
-            self.check_size(&encoded)?;
+            self.check_size(encoded.len())?;
             return Ok(Some(encoded));
         }
         let is_right = header.max_timestamp == max_timestamp && !header.is_log_append_time();
@@ -101,8 +101,8 @@ impl Rules<'_> {
         Ok(Some(corrected))
     }
 
-    fn check_size(&self, records: &[u8]) -> Result<(), Refusal> {
-        let exceeds = |max| usize::try_from(max).is_ok_and(|max| records.len() > max);
+    pub(crate) fn check_size(&self, bytes: usize) -> Result<(), Refusal> {
+        let exceeds = |max| usize::try_from(max).is_ok_and(|max| bytes > max);
         if exceeds(self.topic.max_message_bytes) {
             return Err(ErrorCode::MESSAGE_TOO_LARGE.into());
         }
@@ -114,17 +114,23 @@ impl Rules<'_> {
 
     /// Reads every record; returns the largest timestamp.
     fn check_records(&self, batch: &Batch<'_>, scratch: &mut Vec<u8>) -> Result<i64, Refusal> {
-        let Summary { timestamp_min, timestamp_max, is_keyed } =
-            batch.summary(scratch, limits::DECOMPRESSED_BYTES)?;
-        let is_timely = timestamp_min != NO_TIMESTAMP
-            && !self.has_bad_time(timestamp_min)
-            && !self.has_bad_time(timestamp_max);
-        let needs_key = self.topic.cleanup_policy.compact;
-        if is_timely && (is_keyed || !needs_key) && !batch.header().is_log_append_time() {
-            return Ok(timestamp_max);
+        let summary = batch.summary(scratch, limits::DECOMPRESSED_BYTES)?;
+        if !self.has_no_faults(&summary) || batch.header().is_log_append_time() {
+            self.find_faults(batch, scratch)?;
         }
-        self.find_faults(batch, scratch)?;
-        Ok(timestamp_max)
+        Ok(summary.timestamp_max)
+    }
+
+    /// Whether a plain batch for a topic with the producers' times is stored as it came.
+    pub(crate) fn takes_unchanged(&self, header: &BatchHeader, summary: &Summary) -> bool {
+        self.has_no_faults(summary) && header.max_timestamp == summary.timestamp_max
+    }
+
+    fn has_no_faults(&self, summary: &Summary) -> bool {
+        summary.timestamp_min != NO_TIMESTAMP
+            && !self.has_bad_time(summary.timestamp_min)
+            && !self.has_bad_time(summary.timestamp_max)
+            && (summary.is_keyed || !self.topic.cleanup_policy.compact)
     }
 
     /// Looks at sound records one by one for what the topic refuses.

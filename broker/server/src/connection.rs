@@ -53,6 +53,12 @@ pub(crate) struct Connection<I: Io> {
     pub(crate) listener: usize,
     /// Bytes received and not yet taken as frames; without capacity while there are none.
     pub(crate) received: BytesMut,
+    /// The last frame was large, and who sends large frames sends them alike.
+    pub(crate) expects_large: bool,
+    /// `Readable` comes when all of a large frame is there.
+    pub(crate) awaits_whole: bool,
+    /// How many frames come before the next that may land.
+    pub(crate) landing_pause: u8,
     /// The socket may hold more: no `Readable` comes before it has been drained.
     pub(crate) may_receive: bool,
     /// In the shard's list of connections to look at in this turn.
@@ -85,6 +91,9 @@ impl<I: Io> Connection<I> {
             peer,
             listener,
             received: BytesMut::new(),
+            expects_large: false,
+            awaits_whole: false,
+            landing_pause: 0,
             may_receive: true,
             queued: false,
             slots: VecDeque::new(),
@@ -128,6 +137,9 @@ impl<I: Io> Connection<I> {
         if self.received.len() < whole {
             return NextFrame::Missing(whole - self.received.len());
         }
+        let may_land = self.landing_pause == 0;
+        self.expects_large = may_land && whole >= *limits::LANDING_BYTES.start();
+        self.landing_pause = self.landing_pause.saturating_sub(1);
         let mut frame = self.received.split_to(whole).freeze();
         bytes::Buf::advance(&mut frame, 4);
         NextFrame::Frame(frame)
@@ -139,6 +151,8 @@ impl<I: Io> Connection<I> {
         let room = if missing > limits::RECEIVE_BYTES {
             // Exactly to the frame's end, so that the next frame starts in a buffer of its own.
             missing.min(self.received.len().max(limits::RECEIVE_BYTES))
+        } else if self.expects_large && self.received.is_empty() {
+            limits::LANDING_START_BYTES
         } else {
             limits::RECEIVE_BYTES
         };

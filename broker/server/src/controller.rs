@@ -16,7 +16,7 @@ use millrace_wire::ErrorCode;
 use crate::metadata::controller::{Controller, PRODUCER_ID_BLOCK};
 use crate::metadata::{Image, MetadataRecord, checkpoint};
 use crate::partitions::{AppendAnswer, Durability, PartitionId, Then};
-use crate::produce::Appending;
+use crate::produce::{Appending, Incoming};
 use crate::shard::Shard;
 use crate::timers::Timer;
 
@@ -106,7 +106,8 @@ impl<I: Io> Shard<I> {
     pub(crate) fn append_metadata(&mut self, log: PartitionId, batches: &[Vec<u8>], then: Then<I>) {
         let (last, first) = batches.split_last().expect("a change has records");
         for batch in first {
-            let appended = self.append(log, batch, None, |_| unreachable!("nobody waits for it"));
+            let appended = self
+                .append(log, Incoming::Whole(batch), None, |_| unreachable!("nobody waits for it"));
             if let Appending::Done(AppendAnswer { error, .. }) = appended
                 && error != ErrorCode::NONE
             {

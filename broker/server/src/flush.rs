@@ -14,7 +14,7 @@ use millrace_wire::ErrorCode;
 
 use crate::limits;
 use crate::partitions::{AppendAnswer, Durability, PartitionId, Then};
-use crate::produce::Appending;
+use crate::produce::{Appending, Incoming};
 use crate::shard::Shard;
 use crate::token::{self, Owner};
 
@@ -145,7 +145,9 @@ impl<I: Io> Shard<I> {
     ) {
         let mut then = Some(then);
         let take = |_| then.take().expect("taken once");
-        if let Appending::Done(answer) = self.append(id, batch, Some(durability), take) {
+        if let Appending::Done(answer) =
+            self.append(id, Incoming::Whole(batch), Some(durability), take)
+        {
             let failed = answer.error != ErrorCode::NONE;
             let then = then.expect("taken only by an append that waits");
             self.go_on(then, if failed { Err(answer.error) } else { Ok(()) });

@@ -16,6 +16,7 @@ mod flush;
 mod gather;
 mod groups;
 mod handlers;
+mod landing;
 mod lifecycle;
 mod limits;
 mod logging;

@@ -72,6 +72,7 @@ impl<I: Io> Shard<I> {
             paused: Vec::new(),
             spare_buffers: Vec::new(),
             scratch: Vec::new(),
+            landed: None,
             cold: HashMap::new(),
             next_cold: 0,
             listeners: HashMap::new(),

@@ -1,5 +1,7 @@
 //! Every upper bound of the broker that is not a configuration key, with its reason.
 
+use std::ops::RangeInclusive;
+
 /// Bytes taken from one socket in one turn of the shard, so that a fast sender cannot starve the
 /// others. A frame larger than this arrives over several turns.
 pub(crate) const RECEIVE_BYTES_PER_TURN: usize = 1 << 20;
@@ -7,6 +9,19 @@ pub(crate) const RECEIVE_BYTES_PER_TURN: usize = 1 << 20;
 /// Room offered to one `recv`. Large enough that 64 KiB batches come in one call, small enough to
 /// stay in the CPU's second-level cache together with the tail chunk it is copied to.
 pub(crate) const RECEIVE_BYTES: usize = 128 << 10;
+
+/// Missing bytes of a frame that may land in a log without a stop in the receive buffer: from what
+/// does not stay in the CPU's second-level cache between the two copies, to what a socket's buffer
+/// holds at once with the kernel's usual settings (`net.ipv4.tcp_rmem`).
+pub(crate) const LANDING_BYTES: RangeInclusive<usize> = 128 << 10..=2 << 20;
+
+/// Frames that are received as usual after one that could not land for what it is: such as a
+/// request for several partitions, whose like will follow.
+pub(crate) const LANDING_PAUSE: u8 = 16;
+
+/// Received of a frame that may land, to see where it belongs: names of the usual length, and the
+/// header of the batch.
+pub(crate) const LANDING_START_BYTES: usize = 512;
 
 /// Receive buffers kept for reuse by a shard. Connections hold one only while a frame is
 /// incomplete.

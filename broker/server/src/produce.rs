@@ -21,6 +21,15 @@ pub(crate) struct AppendTask {
     pub(crate) ticket: Ticket,
 }
 
+/// What is to be appended: one batch, validated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Incoming<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// Its start; the rest was received behind the end of the log, see `crate::landing`.
+    Landed(&'a [u8]),
+}
+
 /// What an append came to so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Appending {
@@ -31,15 +40,15 @@ pub(crate) enum Appending {
 }
 
 impl<I: Io> Shard<I> {
-    /// Appends validated batches to a partition of this shard.
+    /// Appends a batch to a partition of this shard.
     pub(crate) fn append(
         &mut self,
         id: PartitionId,
-        records: &[u8],
+        batch: Incoming<'_>,
         durability: Option<Durability>,
         then: impl FnOnce(AppendAnswer) -> Then<I>,
     ) -> Appending {
-        match self.try_append(id, records) {
+        match self.try_append(id, batch) {
             Err(error) => Appending::Done(AppendAnswer::failed(error)),
             Ok((answer, end)) => {
                 let Some(durability) = durability else { return Appending::Done(answer) };
@@ -79,11 +88,11 @@ impl<I: Io> Shard<I> {
         promised
     }
 
-    /// Lays batches into the log; returns the answer and the end offset to wait for.
+    /// Lays a batch into the log; returns the answer and the end offset to wait for.
     fn try_append(
         &mut self,
         id: PartitionId,
-        records: &[u8],
+        batch: Incoming<'_>,
     ) -> Result<(AppendAnswer, i64), ErrorCode> {
         let index = self.open_partition(id)?;
         self.note_use(index);
@@ -102,7 +111,8 @@ impl<I: Io> Shard<I> {
             log_append_time_ms: log_append_time.unwrap_or(-1),
             log_start,
         };
-        match log.check_producer(records) {
+        let (Incoming::Whole(start) | Incoming::Landed(start)) = batch;
+        match log.check_producer(start) {
             ProducerCheck::Append => {}
             ProducerCheck::Duplicate { base_offset, last_offset, .. } => {
                 return Ok((answer(base_offset), last_offset + 1));
@@ -113,16 +123,22 @@ impl<I: Io> Shard<I> {
             ProducerCheck::StaleEpoch { .. } => return Err(ErrorCode::INVALID_PRODUCER_EPOCH),
         }
         let before = log.unwritten_bytes();
-        let kind = AppendAs::Leader { epoch, log_append_time };
-        let appended = match log.append(io, chunks, records, kind) {
+        let appended = match batch {
+            Incoming::Whole(batch) => {
+                log.append(io, chunks, batch, AppendAs::Leader { epoch, log_append_time })
+            }
+            Incoming::Landed(start) => log.append_reserved(io, chunks, start, epoch),
+        };
+        let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {
                 crate::log_line!("{}: {error}", partition.name());
                 return Err(ErrorCode::KAFKA_STORAGE_ERROR);
             }
         };
-        self.unwritten_bytes += log.unwritten_bytes() - before;
-        self.checkpoint.bytes += records.len() as u64;
+        let bytes = log.unwritten_bytes() - before;
+        self.unwritten_bytes += bytes;
+        self.checkpoint.bytes += bytes;
         if !partition.dirty {
             partition.dirty = true;
             dirty.push(index);
@@ -133,8 +149,8 @@ impl<I: Io> Shard<I> {
     /// Appends for a request that another shard received.
     pub(crate) fn append_forwarded(&mut self, task: AppendTask) {
         let AppendTask { partition, records, durability, ticket } = task;
-        let appending =
-            self.append(partition, &records, durability, |answer| Then::Answer(ticket, answer));
+        let then = |answer| Then::Answer(ticket, answer);
+        let appending = self.append(partition, Incoming::Whole(&records), durability, then);
         if let Appending::Done(answer) = appending {
             self.answer(ticket, answer);
         }

@@ -10,6 +10,7 @@ use millrace_log::FileRange;
 
 use crate::connection::{Connection, ConnectionId, NextFrame, Slot};
 use crate::handlers;
+use crate::landing::Landed;
 use crate::limits;
 use crate::request::{Outcome, Reply, Request, RequestHead, RequestId};
 use crate::send_queue::Progress;
@@ -118,6 +119,14 @@ impl<I: Io> Shard<I> {
                 self.keep_or_spare_buffer(id);
                 return Ok(());
             }
+            match self.land(id, missing)? {
+                Landed::Bytes(bytes) => {
+                    share = share.saturating_sub(bytes);
+                    continue;
+                }
+                Landed::Waiting => continue,
+                Landed::No => {}
+            }
             match self.receive(id, missing) {
                 Ok(0) => return Err(String::new()),
                 Ok(bytes) => share = share.saturating_sub(bytes),
@@ -165,7 +174,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Starts the request in a frame.
-    fn start_request(&mut self, id: ConnectionId, frame: Bytes) -> Result<(), String> {
+    pub(crate) fn start_request(&mut self, id: ConnectionId, frame: Bytes) -> Result<(), String> {
         let shard = self.id;
         let Some(connection) = self.connection(id) else { return Ok(()) };
         let sequence = connection.next_sequence();

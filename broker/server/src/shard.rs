@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use millrace_io::{ChunkPool, Event, Instant, Io, ListenerId, SocketId};
 use millrace_wire::{ErrorCode, Uuid};
 
@@ -106,6 +106,8 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) spare_buffers: Vec<BytesMut>,
     /// Room for records that are decompressed to be checked.
     pub(crate) scratch: Vec<u8>,
+    /// The start of a batch that has landed, for the request that is being started.
+    pub(crate) landed: Option<Bytes>,
     /// Pages under way into the page cache, by the number in their token.
     pub(crate) cold: HashMap<u64, Cold>,
     pub(crate) next_cold: u64,

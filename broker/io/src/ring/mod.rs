@@ -269,6 +269,10 @@ impl Io for RingIo {
         self.sockets.recv(&mut self.ready, socket, buffer, bytes_max)
     }
 
+    fn recv_whole(&mut self, socket: SocketId, into: &mut [io::IoSliceMut<'_>]) -> io::Result<()> {
+        self.sockets.recv_whole(socket, into)
+    }
+
     fn send(&mut self, socket: SocketId, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         self.sockets.send(socket, slices)
     }

@@ -2,7 +2,7 @@
 //! the bytes, straight between the kernel and the caller's buffers.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -41,6 +41,42 @@ struct Socket {
     /// The end of the stream or an error is behind the bytes that wait.
     ended: bool,
     writable_wanted: bool,
+    /// It is reported as readable only when so many bytes wait.
+    low_water: usize,
+}
+
+impl Socket {
+    /// Sets from how many bytes on it is readable (`SO_RCVLOWAT`, socket(7)); returns how many the
+    /// kernel made of it.
+    fn set_low_water(&mut self, bytes: usize) -> io::Result<usize> {
+        if self.low_water == bytes {
+            return Ok(bytes);
+        }
+        let fd = self.stream.as_raw_fd();
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_RCVLOWAT);
+        let mut value = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+        let mut size = size_of_val(&value) as libc::socklen_t;
+        // SAFETY: `value` is `size` bytes long, and both live across the calls.
+        let done = unsafe {
+            libc::setsockopt(fd, level, option, (&raw const value).cast(), size) == 0
+                && libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut size) == 0
+        };
+        if !done {
+            return Err(io::Error::last_os_error());
+        }
+        self.low_water = value as usize;
+        Ok(self.low_water)
+    }
+
+    /// Bytes that wait to be received.
+    fn waiting_bytes(&self) -> io::Result<usize> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open, and `bytes` lives across the call.
+        match unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::FIONREAD, &raw mut bytes) } {
+            0 => Ok(bytes as usize),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 pub(super) struct Sockets {
@@ -152,7 +188,8 @@ impl Sockets {
         stream.set_nodelay(true)?;
         let generation = self.generation_next;
         self.generation_next = (generation + 1) % GENERATIONS;
-        let socket = Socket { stream, generation, ended: false, writable_wanted: false };
+        let socket =
+            Socket { stream, generation, ended: false, writable_wanted: false, low_water: 1 };
         let index = self.sockets.insert(socket);
         let socket = self.sockets.get_mut(index).expect("just inserted");
         push_poll(queue, &socket.stream, Purpose::Readable { socket: index, generation });
@@ -205,6 +242,7 @@ impl Sockets {
         bytes_max: usize,
     ) -> io::Result<usize> {
         let socket = self.socket(id);
+        socket.set_low_water(1)?;
         buffer.reserve(bytes_max);
         let fd = socket.stream.as_raw_fd();
         let spare = buffer.spare_capacity_mut();
@@ -222,6 +260,29 @@ impl Sockets {
             ready.push_back(Ready::Readable { socket: id.0, generation: socket.generation });
         }
         Ok(count)
+    }
+
+    pub(super) fn recv_whole(
+        &mut self,
+        id: SocketId,
+        into: &mut [IoSliceMut<'_>],
+    ) -> io::Result<()> {
+        let socket = self.socket(id);
+        let bytes: usize = into.iter().map(|slice| slice.len()).sum();
+        if socket.waiting_bytes()? < bytes {
+            let kind = if socket.ended {
+                io::ErrorKind::UnexpectedEof
+            } else if socket.set_low_water(bytes)? < bytes {
+                io::ErrorKind::OutOfMemory
+            } else {
+                io::ErrorKind::WouldBlock
+            };
+            return Err(kind.into());
+        }
+        socket.set_low_water(1)?;
+        let received = (&socket.stream).read_vectored(into)?;
+        assert!(received == bytes, "so many bytes were waiting");
+        Ok(())
     }
 
     pub(super) fn send(&mut self, id: SocketId, slices: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -1,7 +1,7 @@
 //! [`SimIo`]: the [`Io`] of one shard in a simulated world.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -242,6 +242,23 @@ impl Io for SimIo {
                 world.notice_readable(id);
             }
             Ok(count)
+        })
+    }
+
+    fn recv_whole(&mut self, socket: SocketId, into: &mut [io::IoSliceMut<'_>]) -> io::Result<()> {
+        self.with_connection(socket, |world, id| {
+            let connection = world.network.connection(id);
+            let bytes: usize = into.iter().map(|slice| slice.len()).sum();
+            if connection.reset {
+                return Err(reset_error());
+            }
+            if connection.to_broker.len() < bytes {
+                let ended = connection.client_ended;
+                let kind =
+                    if ended { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::WouldBlock };
+                return Err(kind.into());
+            }
+            into.iter_mut().try_for_each(|slice| connection.to_broker.read_exact(slice))
         })
     }
 

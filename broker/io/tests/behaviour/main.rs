@@ -33,6 +33,7 @@ rows! {
         bytes_that_came_before_adoption_are_reported
         each_arrival_is_reported
         a_short_read_before_the_end_is_followed_by_an_event
+        bytes_are_received_whole_or_not_at_all
         the_end_alone_is_reported
         a_full_connection_says_so_and_becomes_writable
         slices_are_sent_in_order

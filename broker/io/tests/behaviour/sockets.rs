@@ -1,6 +1,6 @@
 //! Rows about listeners and connections.
 
-use std::io::{ErrorKind, IoSlice, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Write};
 
 use bytes::BytesMut;
 use millrace_io::{Event, Io, OpenMode};
@@ -71,6 +71,37 @@ pub(crate) fn a_short_read_before_the_end_is_followed_by_an_event<P: Place>(plac
     assert_eq!(recv(&mut io, socket, 100), "last words");
     until_readable(&mut io, socket);
     assert_eq!(recv(&mut io, socket, 100), "the end");
+}
+
+pub(crate) fn bytes_are_received_whole_or_not_at_all<P: Place>(place: &P) {
+    let mut io = place.io();
+    let (mut client, socket) = connected(place, &mut io);
+    let (mut first, mut second) = ([0; 3], [0; 5]);
+    let mut whole = |io: &mut P::Io| {
+        let mut into = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+        let received = io.recv_whole(socket, &mut into).map_err(|error| error.kind());
+        received.map(|()| [&first[..], &second].concat())
+    };
+    client.write_all(b"half").unwrap();
+    until_readable(&mut io, socket);
+    assert_eq!(whole(&mut io), Err(ErrorKind::WouldBlock));
+    client.write_all(b" and half").unwrap();
+    until_readable(&mut io, socket);
+    assert_eq!(whole(&mut io), Ok(b"half and".to_vec()));
+    assert_eq!(recv(&mut io, socket, 100), " half");
+    client.write_all(b"the rest").unwrap();
+    until_readable(&mut io, socket);
+    assert_eq!(whole(&mut io), Ok(b"the rest".to_vec()));
+    // A few bytes are an event again, although more were asked for before.
+    client.write_all(b"?").unwrap();
+    until_readable(&mut io, socket);
+    assert_eq!(whole(&mut io), Err(ErrorKind::WouldBlock));
+    assert_eq!(recv(&mut io, socket, 100), "?");
+    client.write_all(b"!").unwrap();
+    until_readable(&mut io, socket);
+    place.shut_down_write(&client);
+    assert!(!events_within(&mut io, 20).is_empty());
+    assert_eq!(whole(&mut io), Err(ErrorKind::UnexpectedEof));
 }
 
 pub(crate) fn the_end_alone_is_reported<P: Place>(place: &P) {

@@ -96,6 +96,26 @@ impl Bench {
         self.log.append(&mut self.io, &mut self.pool, batch, door)
     }
 
+    /// As [`Bench::try_append`], by memory reserved in the log, into which all but the first
+    /// `start` bytes are laid.
+    pub fn try_land(
+        &mut self,
+        batch: &[u8],
+        start: usize,
+        epoch: i32,
+    ) -> Result<Appended, AppendError> {
+        let Self { log, io, pool, .. } = self;
+        let pieces = log.reserve(io, pool, &batch[..start], epoch)?;
+        let mut at = 0;
+        for piece in pieces {
+            let (end, from) = (at + piece.len(), start.clamp(at, at + piece.len()));
+            piece[from - at..].copy_from_slice(&batch[from..end]);
+            at = end;
+        }
+        assert_eq!(at, batch.len());
+        log.append_reserved(io, pool, &batch[..start], epoch)
+    }
+
     pub fn append(&mut self, spec: &BatchSpec) -> Appended {
         self.try_append(&spec.bytes(), 0).expect("the log takes it")
     }

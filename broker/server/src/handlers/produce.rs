@@ -23,7 +23,7 @@ use crate::admission::{Refusal, Rules};
 use crate::connection::Slot;
 use crate::metadata::Topic;
 use crate::partitions::{AppendAnswer, Durability, PartitionId, Then, Ticket};
-use crate::produce::{AppendTask, Appending};
+use crate::produce::{AppendTask, Appending, Incoming};
 use crate::request::{Outcome, Request, finish_reply};
 use crate::shard::{Message, Shard};
 
@@ -170,6 +170,10 @@ fn append_part<I: Io>(
     if topic.partition(part.index).is_none() {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into());
     }
+    if let Some(start) = shard.landed.take() {
+        let sent = Sent::Landed(start);
+        return Ok(append_or_forward(shard, request, topic, part.index, progress, sent));
+    }
     let records = part.records.as_ref().map_or(&[][..], |records| records.bytes());
     let Shard { topic_configs, io, scratch, .. } = shard;
     let (version, now_ms) = (request.head.version, io.wall_clock_ms());
@@ -178,10 +182,11 @@ fn append_part<I: Io>(
     Ok(append_or_forward(shard, request, topic, part.index, progress, sent))
 }
 
-/// Records of a request: part of its frame, or made from it.
+/// Records of a request: part of its frame, or made from it, or landed: then this is their start.
 enum Sent<'a> {
     Received(&'a [u8]),
     Made(Vec<u8>),
+    Landed(Bytes),
 }
 
 /// Appends here, or has the owning shard append.
@@ -198,17 +203,19 @@ fn append_or_forward<I: Io>(
     let owner = id.owner(shard.mailbox.shards());
     if owner == shard.id {
         let then = |answer| Then::Answer(ticket, answer);
-        let records = match &sent {
-            Sent::Received(records) => records,
-            Sent::Made(records) => records.as_slice(),
+        let batch = match &sent {
+            Sent::Received(records) => Incoming::Whole(records),
+            Sent::Made(records) => Incoming::Whole(records),
+            Sent::Landed(start) => Incoming::Landed(start),
         };
-        return shard.append(id, records, progress.durability, then);
+        return shard.append(id, batch, progress.durability, then);
     }
     let task = AppendTask {
         partition: id,
         records: match sent {
             Sent::Received(records) => request.share(records),
             Sent::Made(records) => Bytes::from(records),
+            Sent::Landed(_) => unreachable!("records land on the shard of their partition"),
         },
         durability: progress.durability,
         ticket,

@@ -7,6 +7,7 @@ mod commands;
 mod differential;
 mod fetch_sessions;
 mod foreign_clients;
+mod landing;
 mod process;
 mod produce;
 mod programs;

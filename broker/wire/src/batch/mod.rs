@@ -17,6 +17,8 @@ use thiserror::Error;
 pub use builder::{BatchBuilder, BatchOptions};
 pub use record::{Headers, Record, RecordsIter, Summary};
 
+use record::Summing;
+
 use crate::compression::{Compression, CompressionError};
 use crate::reader::{DecodeError, Reader};
 
@@ -189,6 +191,27 @@ impl BatchHeader {
         Compression::from_attributes(self.attributes)
     }
 
+    /// What [`validate`] checks of the fields.
+    fn check(&self) -> Result<(), BatchError> {
+        let Self { record_count: records, last_offset_delta, .. } = *self;
+        if records <= 0 || records - 1 != last_offset_delta {
+            return Err(BatchError::Count { records, last_offset_delta });
+        }
+        if self.is_control() {
+            return Err(BatchError::Control);
+        }
+        let Self { producer_id, producer_epoch, base_sequence, .. } = *self;
+        if self.has_producer() && (producer_epoch < 0 || base_sequence < 0) {
+            return Err(BatchError::Sequence { producer_id, producer_epoch, base_sequence });
+        }
+        Ok(())
+    }
+
+    /// The timestamp of every record, where it is that of the append.
+    fn append_time(&self) -> Option<i64> {
+        self.is_log_append_time().then_some(self.max_timestamp)
+    }
+
     /// Whether timestamps are those of the append.
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME != 0
@@ -251,6 +274,21 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The bytes of the records, decompressed into `scratch` if need be.
+    fn plain<'s>(&self, scratch: &'s mut Vec<u8>, bytes_max: usize) -> Result<&'s [u8], BatchError>
+    where
+        'a: 's,
+    {
+        match self.header.compression()? {
+            Compression::None => Ok(self.body()),
+            compression => {
+                scratch.clear();
+                compression.decompress(self.body(), bytes_max, scratch)?;
+                Ok(scratch)
+            }
+        }
+    }
+
     /// The records, decompressed into `scratch` where they are compressed: `bytes_max` at most.
     pub fn records<'s>(
         &self,
@@ -261,24 +299,69 @@ impl<'a> Batch<'a> {
         'a: 's,
     {
         let header = &self.header;
-        let bytes = match header.compression()? {
-            Compression::None => self.body(),
-            compression => {
-                scratch.clear();
-                compression.decompress(self.body(), bytes_max, scratch)?;
-                scratch
-            }
-        };
+        let bytes = self.plain(scratch, bytes_max)?;
         let count = u32::try_from(header.record_count).unwrap_or(0);
-        let append_time = header.is_log_append_time().then_some(header.max_timestamp);
-        Ok(RecordsIter::new(bytes, count, header.base_offset, header.base_timestamp, append_time))
+        let (base_offset, base_timestamp) = (header.base_offset, header.base_timestamp);
+        Ok(RecordsIter::new(bytes, count, base_offset, base_timestamp, header.append_time()))
     }
 
     /// Reads every record and checks that their offsets are consecutive: what the header's checks
     /// and the checksum cannot see. `scratch` and `bytes_max` are as for [`Batch::records`].
     pub fn summary(&self, scratch: &mut Vec<u8>, bytes_max: usize) -> Result<Summary, BatchError> {
-        self.records(scratch, bytes_max)?.summary()
+        let bytes = self.plain(scratch, bytes_max)?;
+        let mut summing = Summing::new(&self.header);
+        let taken = summing.take(bytes)?;
+        summing.finish(bytes.len() - taken)
     }
+}
+
+/// As [`validate`] and [`Batch::summary`] together, for an uncompressed batch whose bytes lie in
+/// several pieces, the first of which holds the header at least. `scratch` takes records that lie
+/// across the end of a piece.
+pub fn validate_pieces(
+    pieces: &[&[u8]],
+    scratch: &mut Vec<u8>,
+) -> Result<(BatchHeader, Summary), BatchError> {
+    let header = BatchHeader::parse(pieces.first().copied().unwrap_or_default())?;
+    let left: usize = pieces.iter().map(|piece| piece.len()).sum();
+    match left.checked_sub(header.bytes()) {
+        Some(0) => {}
+        Some(over) => return Err(BatchError::Trailing(over)),
+        None => return Err(BatchError::Truncated { needed: header.bytes(), left }),
+    }
+    let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    let mut skip = position::ATTRIBUTES;
+    for piece in pieces {
+        crc.update(&piece[skip..]);
+        skip = 0;
+    }
+    let (stored, computed) = (header.crc, crc.finalize() as u32);
+    if computed != stored {
+        return Err(BatchError::Crc { stored, computed });
+    }
+    header.check()?;
+    if header.compression()? != Compression::None {
+        return Err(BatchError::Record("compressed, and in pieces"));
+    }
+    let mut summing = Summing::new(&header);
+    scratch.clear();
+    let mut skip = HEADER_BYTES;
+    for piece in pieces {
+        let mut rest = &piece[skip..];
+        skip = 0;
+        while !summing.is_done() && !scratch.is_empty() && !rest.is_empty() {
+            let whole = record::record_bytes(scratch)?.unwrap_or(scratch.len() + 1);
+            let (more, after) = rest.split_at(rest.len().min(whole - scratch.len()));
+            scratch.extend_from_slice(more);
+            rest = after;
+            if summing.take(scratch)? > 0 {
+                scratch.clear();
+            }
+        }
+        let taken = summing.take(rest)?;
+        scratch.extend_from_slice(&rest[taken..]);
+    }
+    Ok((header, summing.finish(scratch.len())?))
 }
 
 /// The batches that lie back to back in `bytes`; an error ends them.
@@ -305,17 +388,7 @@ pub fn validate(bytes: &[u8]) -> Result<Batch<'_>, BatchError> {
     }
     header.compression()?;
     batch.verify_crc()?;
-    let BatchHeader { record_count: records, last_offset_delta, .. } = header;
-    if records <= 0 || records - 1 != last_offset_delta {
-        return Err(BatchError::Count { records, last_offset_delta });
-    }
-    if header.is_control() {
-        return Err(BatchError::Control);
-    }
-    let BatchHeader { producer_id, producer_epoch, base_sequence, .. } = header;
-    if header.has_producer() && (producer_epoch < 0 || base_sequence < 0) {
-        return Err(BatchError::Sequence { producer_id, producer_epoch, base_sequence });
-    }
+    header.check()?;
     Ok(batch)
 }
 

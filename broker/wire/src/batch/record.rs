@@ -1,7 +1,9 @@
 //! Single records: borrowed from the records of a batch, or from a message of the old formats.
 
-use crate::batch::BatchError;
+use crate::batch::{BatchError, BatchHeader};
 use crate::reader::Reader;
+
+const MAX_VARINT_BYTES: usize = 5;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,34 +119,6 @@ impl<'a> RecordsIter<'a> {
         }
     }
 
-    /// Reads the rest; their offsets must be those that follow the base offset one by one.
-    pub(crate) fn summary(mut self) -> Result<Summary, BatchError> {
-        let mut summary = Summary { timestamp_min: i64::MAX, timestamp_max: -1, is_keyed: true };
-        let mut delta = 0;
-        while self.left > 0 {
-            let (timestamp, has_key) = match skim(self.reader.rest(), delta) {
-                Some((bytes, timestamp, has_key)) => {
-                    self.reader.take(bytes)?;
-                    self.left -= 1;
-                    let timestamp = self.base_timestamp.wrapping_add(timestamp);
-                    (self.append_time.unwrap_or(timestamp), has_key)
-                }
-                None => {
-                    let record = self.next().expect("some are left")?;
-                    if record.offset.wrapping_sub(self.base_offset) != i64::from(delta) {
-                        return Err(BatchError::Record("its offset is not the next"));
-                    }
-                    (record.timestamp, record.key.is_some())
-                }
-            };
-            summary.timestamp_min = summary.timestamp_min.min(timestamp);
-            summary.timestamp_max = summary.timestamp_max.max(timestamp);
-            summary.is_keyed &= has_key;
-            delta += 1;
-        }
-        self.next().map_or(Ok(summary), |trailing| trailing.map(|_| summary))
-    }
-
     fn read(&mut self) -> Result<Record<'a>, BatchError> {
         let length = self.reader.varint()?;
         let length =
@@ -162,6 +136,89 @@ impl<'a> RecordsIter<'a> {
         let timestamp = self.append_time.unwrap_or(timestamp);
         Ok(Record { offset, timestamp, key, value, headers })
     }
+}
+
+/// Reads every record of a batch for its [`Summary`], and checks that their offsets follow on one
+/// by one. The records may come in several pieces.
+#[derive(Debug)]
+pub(crate) struct Summing {
+    left: u32,
+    delta: i32,
+    base_timestamp: i64,
+    append_time: Option<i64>,
+    summary: Summary,
+}
+
+impl Summing {
+    /// For a batch with this header.
+    pub(crate) fn new(header: &BatchHeader) -> Self {
+        Self {
+            left: u32::try_from(header.record_count).unwrap_or(0),
+            delta: 0,
+            base_timestamp: header.base_timestamp,
+            append_time: header.append_time(),
+            summary: Summary { timestamp_min: i64::MAX, timestamp_max: -1, is_keyed: true },
+        }
+    }
+
+    /// Whether no record is left to take.
+    pub(crate) fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Takes the whole records at the front of `bytes`; returns how many bytes they are.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, BatchError> {
+        let mut rest = bytes;
+        while self.left > 0 {
+            let (length, timestamp, has_key) = match skim(rest, self.delta) {
+                Some((length, timestamp, has_key)) => {
+                    (length, self.base_timestamp.wrapping_add(timestamp), has_key)
+                }
+                None => {
+                    let Some(length) = record_bytes(rest)?.filter(|bytes| *bytes <= rest.len())
+                    else {
+                        break;
+                    };
+                    let one = RecordsIter::new(&rest[..length], 1, 0, self.base_timestamp, None);
+                    let record = one.last().expect("one is left")?;
+                    if record.offset != i64::from(self.delta) {
+                        return Err(BatchError::Record("its offset is not the next"));
+                    }
+                    (length, record.timestamp, record.key.is_some())
+                }
+            };
+            let timestamp = self.append_time.unwrap_or(timestamp);
+            let summary = &mut self.summary;
+            summary.timestamp_min = summary.timestamp_min.min(timestamp);
+            summary.timestamp_max = summary.timestamp_max.max(timestamp);
+            summary.is_keyed &= has_key;
+            rest = &rest[length..];
+            self.left -= 1;
+            self.delta += 1;
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// The summary, when all records were taken; `over` bytes were not.
+    pub(crate) fn finish(self, over: usize) -> Result<Summary, BatchError> {
+        match (self.left, over) {
+            (0, 0) => Ok(self.summary),
+            (0, _) => Err(BatchError::Record("bytes after the last record")),
+            _ => Err(BatchError::Record("it is longer than the batch")),
+        }
+    }
+}
+
+/// Bytes of the record at the front of `bytes`, its length field included; `None` when that field
+/// is not whole.
+pub(crate) fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, BatchError> {
+    let mut reader = Reader::new(bytes);
+    let length = match reader.varint() {
+        Err(_) if bytes.len() < MAX_VARINT_BYTES => return Ok(None),
+        length => length?,
+    };
+    let length = usize::try_from(length).map_err(|_| BatchError::Record("a negative length"))?;
+    Ok(Some(bytes.len() - reader.remaining() + length))
 }
 
 /// Length (its own field included), timestamp beyond the first and whether there is a key of the
