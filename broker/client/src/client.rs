@@ -1,6 +1,6 @@
 //! A cluster: whom to ask, what its topics are, and asking again.
 
-use crate::connection::{Connection, Versions};
+use crate::connection::{Connection, Secure, Versions};
 use crate::{ClientError, Result, refuse};
 use millrace_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_wire::messages::metadata_request::MetadataRequestTopic;
@@ -29,6 +29,8 @@ pub struct Options {
     pub patience: Duration,
     /// Raised by the caller, it ends every wait with [`ClientError::Stopped`].
     pub stop: Arc<AtomicBool>,
+    /// What is done to new connections; nothing for plain text.
+    pub secure: Option<Arc<dyn Secure>>,
 }
 
 impl Default for Options {
@@ -38,6 +40,7 @@ impl Default for Options {
             timeout: Duration::from_secs(30),
             patience: Duration::from_secs(30),
             stop: Arc::default(),
+            secure: None,
         }
     }
 }
@@ -164,6 +167,11 @@ impl Client {
     /// The options.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Where the cluster was reached first.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
     }
 
     /// The nodes and where they are reached.

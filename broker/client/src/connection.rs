@@ -1,9 +1,10 @@
 //! One connection to one broker: a request out, its answer in.
 
-use crate::{ClientError, Options, Result};
-use millrace_wire::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
-use millrace_wire::{ApiKey, Message, Reader, Request, Writer, api};
+use crate::{ClientError, Options, Result, frame};
+use millrace_wire::messages::ApiVersionsRequest;
+use millrace_wire::{ApiKey, Request, Writer};
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -29,10 +30,21 @@ impl Versions {
     }
 }
 
+/// Bytes to and from a broker.
+pub trait Stream: Read + Write + Debug + Send {}
+
+impl<T: Read + Write + Debug + Send> Stream for T {}
+
+/// What is done to a new connection before its first request: TLS, SASL.
+pub trait Secure: Debug + Send + Sync {
+    /// Makes the stream of a socket that was connected to `host`.
+    fn secure(&self, socket: TcpStream, host: &str) -> io::Result<Box<dyn Stream>>;
+}
+
 /// An open connection whose broker's versions are known.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     address: String,
     versions: Versions,
     writer: Writer,
@@ -44,7 +56,7 @@ pub struct Connection {
 impl Connection {
     /// Connects and asks for the versions.
     pub fn open(address: &str, options: &Options) -> Result<Self> {
-        let stream = connect(address).map_err(|source| ClientError::Unreachable {
+        let stream = connect(address, options).map_err(|source| ClientError::Unreachable {
             address: address.to_owned(),
             named_by: None,
             source,
@@ -87,16 +99,13 @@ impl Connection {
         let version = self.send(request, ours, options)?;
         let read = self.receive(options, timeout);
         self.note(Q::NAME, read, options)?;
-        let malformed = |problem: String| ClientError::Malformed { what: Q::NAME, problem };
-        let mut reader = Reader::new(&self.answer);
-        let header_version = api::response_header_version(key::<Q>(), version);
-        let header = ResponseHeader::decode(&mut reader, header_version)
-            .map_err(|error| malformed(error.to_string()))?;
-        if header.correlation_id != self.correlation_id {
+        let (correlation_id, answer) = frame::decode(&self.answer, version)?;
+        if correlation_id != self.correlation_id {
             self.is_broken = true;
-            return Err(malformed(format!("it is for request {}", header.correlation_id)));
+            let problem = format!("the answer is for request {correlation_id}");
+            return Err(ClientError::Malformed { what: Q::NAME, problem });
         }
-        Q::Response::decode(&mut reader, version).map_err(|error| malformed(error.to_string()))
+        Ok(answer)
     }
 
     /// Sends a request and waits for nothing; the version it was sent in.
@@ -106,29 +115,17 @@ impl Connection {
         ours: RangeInclusive<i16>,
         options: &Options,
     ) -> Result<i16> {
-        let version = self.versions.pick(Q::API_KEY, &ours).ok_or_else(|| {
-            ClientError::Version { address: self.address.clone(), what: key::<Q>().name() }
-        })?;
+        let version =
+            self.versions.pick(Q::API_KEY, &ours).ok_or_else(|| ClientError::Version {
+                address: self.address.clone(),
+                what: frame::key::<Q>().name(),
+                theirs: self.versions.0.get(&Q::API_KEY).cloned(),
+                ours,
+            })?;
         self.correlation_id += 1;
-        let header = RequestHeader {
-            request_api_key: Q::API_KEY,
-            request_api_version: version,
-            correlation_id: self.correlation_id,
-            client_id: Some(&options.client_id),
-            ..Default::default()
-        };
-        self.writer.clear();
-        self.writer.i32(0);
-        let encoded = header
-            .encode(&mut self.writer, api::request_header_version(key::<Q>(), version))
-            .and_then(|()| request.encode(&mut self.writer, version));
-        encoded.map_err(|error| ClientError::Malformed {
-            what: Q::NAME,
-            problem: format!("the request cannot be said in version {version}: {error}"),
-        })?;
-        let bytes = i32::try_from(self.writer.bytes().len() - 4).expect("requests are far smaller");
-        self.writer.patch_i32(0, bytes);
-        let written = self.stream.write_all(self.writer.bytes());
+        let (id, client_id) = (self.correlation_id, &options.client_id);
+        frame::encode(&mut self.writer, request, version, id, client_id)?;
+        let written = self.stream.write_all(self.writer.bytes()).and_then(|()| self.stream.flush());
         self.note(Q::NAME, written, options)?;
         Ok(version)
     }
@@ -152,28 +149,31 @@ impl Connection {
     fn receive(&mut self, options: &Options, timeout: Duration) -> io::Result<()> {
         let end = Instant::now() + timeout;
         let mut size = [0; 4];
-        fill(&mut self.stream, &mut size, options, end)?;
+        fill(&mut *self.stream, &mut size, options, end)?;
         let size = usize::try_from(i32::from_be_bytes(size))
             .ok()
             .filter(|&size| size <= ANSWER_BYTES_MAX)
             .ok_or_else(|| io::Error::other("what it sends is not the Kafka protocol"))?;
         self.answer.resize(size, 0);
-        fill(&mut self.stream, &mut self.answer, options, end)
+        fill(&mut *self.stream, &mut self.answer, options, end)
     }
 }
 
-fn key<'q, Q: Request<'q>>() -> ApiKey {
-    ApiKey::try_from(Q::API_KEY).expect("every request has a key")
-}
-
-fn connect(address: &str) -> io::Result<TcpStream> {
+fn connect(address: &str, options: &Options) -> io::Result<Box<dyn Stream>> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let mut failure = io::Error::other("the name has no address");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_WITHIN) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(LOOK_EVERY))?;
+                stream.set_read_timeout(Some(CONNECT_WITHIN))?;
                 stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+                let socket = stream.try_clone()?;
+                let stream = match &options.secure {
+                    Some(secure) => secure.secure(stream, host)?,
+                    None => Box::new(stream),
+                };
+                socket.set_read_timeout(Some(LOOK_EVERY))?;
                 return Ok(stream);
             }
             Err(error) => failure = error,
@@ -183,7 +183,7 @@ fn connect(address: &str) -> io::Result<TcpStream> {
 }
 
 fn fill(
-    stream: &mut TcpStream,
+    stream: &mut dyn Stream,
     mut rest: &mut [u8],
     options: &Options,
     end: Instant,

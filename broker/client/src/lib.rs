@@ -2,7 +2,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`connection`] | one connection: frames and versions |
+//! | [`frame`] | messages as frames |
+//! | [`connection`] | one connection: a request out, its answer in |
 //! | [`client`] | [`Client`]: whom to ask, metadata, offsets, asking again |
 //! | [`producer`] | records into batches, to the leaders, once |
 //! | [`fetcher`] | records from the leaders |
@@ -14,18 +15,20 @@
 pub mod client;
 pub mod connection;
 pub mod fetcher;
+pub mod frame;
 pub mod membership;
 pub mod partitioner;
 pub mod producer;
 
 pub use client::{Client, Options, Partition, To, Topic, TopicPartition};
-pub use connection::Versions;
+pub use connection::{Secure, Stream, Versions};
 pub use fetcher::{Fetched, Fetcher};
 pub use membership::Member;
 pub use producer::{Outgoing, Producer};
 
 use millrace_wire::ErrorCode;
 use std::io;
+use std::ops::RangeInclusive;
 
 /// An answer, or why there is none.
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
@@ -43,10 +46,20 @@ pub enum ClientError {
     },
     #[error("{address} did not answer {what}: {source}")]
     NoAnswer { address: String, what: &'static str, source: io::Error },
-    #[error("the answer to {what} cannot be understood: {problem}")]
+    #[error("{what} cannot be understood: {problem}")]
     Malformed { what: &'static str, problem: String },
-    #[error("the broker at {address} does not serve {what} in a version that this program knows")]
-    Version { address: String, what: &'static str },
+    #[error(
+        "the broker at {address} does not serve {what} in a version that this program knows: it \
+         has {}, this program {} to {}",
+        .theirs.as_ref().map_or("none".to_owned(), |all| format!("{} to {}", all.start(), all.end())),
+        .ours.start(), .ours.end()
+    )]
+    Version {
+        address: String,
+        what: &'static str,
+        theirs: Option<RangeInclusive<i16>>,
+        ours: RangeInclusive<i16>,
+    },
     #[error("{what}: {}{}", .code.name(), .message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())]
     Refused { what: String, code: ErrorCode, message: Option<String> },
     #[error("there is no topic {topic}")]
