@@ -1,8 +1,15 @@
 //! The command line: every option with its unit and default, in one declaration.
 
+mod access;
+mod load;
 mod studies;
 
-pub use studies::{CompareArgs, CrashArgs, Failing, FindMaxArgs, IdleArgs, RecoverArgs, StudyArgs};
+pub use access::{AccessArgs, Mechanism};
+pub use load::{MixArgs, Partitioner, ShapeArgs};
+pub use studies::{
+    ChurnArgs, Churned, CompareArgs, CrashArgs, Failing, FindMaxArgs, IdleArgs, RecoverArgs,
+    RespondArgs, ResultsArgs, StudyArgs,
+};
 
 use crate::payload::HEADER_BYTES;
 use crate::schedule::Spread;
@@ -41,8 +48,14 @@ pub enum Command {
     Crash(CrashArgs),
     /// What a broker costs that nobody uses
     Idle(IdleArgs),
+    /// Connections, topics or groups made and ended at a rate
+    Churn(ChurnArgs),
     /// Start a broker, fill it, kill it, start it again: the time until it acknowledges
     Recover(RecoverArgs),
+    /// Make the index of a folder of studies, and the headline table of a page
+    Results(ResultsArgs),
+    /// Be a broker that acknowledges everything and keeps nothing, to measure a load generator
+    Respond(RespondArgs),
 }
 
 /// Where the broker is and which CPUs the client uses.
@@ -51,6 +64,10 @@ pub struct TargetArgs {
     /// Broker to ask first, HOST:PORT
     #[arg(long, default_value = "127.0.0.1:9092", help_heading = "Broker")]
     pub bootstrap: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub access: AccessArgs,
     /// Process of the broker on this host: its CPU, memory and I/O go into the report
     #[arg(long, help_heading = "Broker")]
     pub pid: Option<u32>,
@@ -118,8 +135,8 @@ pub struct RunArgs {
     /// When a batch counts as received: 0 (no answer), 1, all
     #[arg(long, default_value = "all", allow_negative_numbers = true, help_heading = "Load")]
     pub acks: Acks,
-    /// Bytes of a record's value, at least 32; suffixes k, KiB, m, MiB
-    #[arg(long, default_value = "1024", value_parser = parse_bytes, help_heading = "Load")]
+    /// Bytes of a record's value, at least 32; suffixes k, KiB, m, MiB, g, GiB
+    #[arg(long, default_value = "1024", value_parser = parse_bytes, help_heading = "Records")]
     pub record_bytes: usize,
     /// Records in a batch: exactly this many, or with --linger-ms at most this many
     #[arg(long, default_value_t = 64, value_parser = at_least_one(), help_heading = "Load")]
@@ -142,13 +159,17 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 5, value_parser = at_least_one(), help_heading = "Load")]
     pub inflight: u32,
     /// Distinct keys; 0: records have no key
-    #[arg(long, default_value_t = 0, help_heading = "Load")]
+    #[arg(long, default_value_t = 0, help_heading = "Records")]
     pub keys: u32,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub shape: ShapeArgs,
     /// Compression of batches; each batch is then compressed anew, which costs the client CPU
-    #[arg(long, default_value = "none", help_heading = "Load")]
+    #[arg(long, default_value = "none", help_heading = "Records")]
     pub codec: Codec,
     /// Share of each body that is constant and so compresses, percent
-    #[arg(long, default_value_t = 0, value_parser = percent(), help_heading = "Load")]
+    #[arg(long, default_value_t = 0, value_parser = percent(), help_heading = "Records")]
     pub compressible: u8,
     /// Producer ids and sequence numbers; needs --acks all and at most 5 in flight
     #[arg(long, default_value = "off", help_heading = "Load")]
@@ -179,6 +200,9 @@ pub struct RunArgs {
     /// Folder for the report [default: loadgen-report-TIME]
     #[arg(long, help_heading = "Run")]
     pub out: Option<PathBuf>,
+    /// While it runs, serve counters and times to Prometheus here, HOST:PORT
+    #[arg(long, help_heading = "Run")]
+    pub prometheus: Option<String>,
 
     /// Consumers at the tail, which share the partitions; 0: records are read back and verified
     /// after the load
@@ -187,6 +211,10 @@ pub struct RunArgs {
     /// How many consumers read each partition; there are --consumers times this many
     #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Consumers")]
     pub fanout: u32,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub mix: MixArgs,
     #[command(flatten)]
     #[serde(flatten)]
     #[allow(missing_docs)]
@@ -322,6 +350,11 @@ impl RunArgs {
         }
     }
 
+    /// Whether sends have intended times that the broker cannot move.
+    pub fn is_open(&self) -> bool {
+        self.rate.is_some() || self.shape.schedule.is_some()
+    }
+
     /// What contradicts itself, in one sentence.
     pub fn check(&self) -> Result<(), String> {
         if self.record_bytes < HEADER_BYTES {
@@ -339,7 +372,7 @@ impl RunArgs {
         if !(0.0..=60_000.0).contains(&self.linger_ms) {
             return Err("--linger-ms must lie between 0 and 60000".to_owned());
         }
-        if self.linger_ms > 0.0 && self.rate.is_none() {
+        if self.linger_ms > 0.0 && !self.is_open() {
             return Err(
                 "--linger-ms needs --rate: in a closed loop batches are always full".to_owned()
             );
@@ -349,10 +382,26 @@ impl RunArgs {
                 "--linger-ms and --batches-per-request above 1 exclude each other".to_owned()
             );
         }
-        let batch_bytes = self.batch_records as usize * (self.record_bytes + 32);
+        let largest_bytes = self.shape.record_bytes_max.unwrap_or(self.record_bytes);
+        if largest_bytes < self.record_bytes {
+            return Err("--record-bytes-max is below --record-bytes".to_owned());
+        }
+        if self.shape.partitioner == Partitioner::Keys
+            && (self.keys == 0 || self.batches_per_request > 1)
+        {
+            return Err("--partitioner keys needs --keys, and one batch a request".to_owned());
+        }
+        if self.mix.group.is_some() && (self.fanout > 1 || self.consumers == 0) {
+            return Err("--group needs --consumers, and --fanout 1".to_owned());
+        }
+        let record_bytes = largest_bytes + self.shape.header_bytes + 48;
+        let batch_bytes = self.batch_records as usize * record_bytes;
         let request_bytes = batch_bytes * self.batches_per_request as usize;
         if request_bytes > 1 << 30 {
             return Err(format!("a request of {request_bytes} bytes is beyond 1 GiB"));
+        }
+        if let Some(config) = self.topic_config.iter().find(|config| !config.contains('=')) {
+            return Err(format!("--topic-config {config} is not KEY=VALUE"));
         }
         if self.duration.is_zero() {
             return Err("--duration must be above 0".to_owned());
@@ -399,7 +448,10 @@ pub fn parse_bytes(text: &str) -> Result<usize, String> {
         "" | "b" => 1,
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
-        _ => return Err(format!("'{text}': unknown suffix '{suffix}', use k, KiB, m or MiB")),
+        "g" | "gib" => 1 << 30,
+        _ => {
+            return Err(format!("'{text}': unknown suffix '{suffix}', use k, m, g or KiB ... GiB"));
+        }
     };
     number.checked_mul(factor).ok_or_else(|| format!("'{text}' is too large"))
 }
@@ -428,7 +480,7 @@ mod tests {
         for (text, bytes) in [("100", 100), ("1k", 1024), ("1KiB", 1024), ("2MiB", 2 << 20)] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
-        for text in ["", "k", "1g", "-1", "99999999999999999999"] {
+        for text in ["", "k", "1t", "-1", "99999999999999999999"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
     }

@@ -5,13 +5,12 @@
 //! timestamps, producer, CRC), each value's stamp and, with keys, each key. Layout: Kafka's record
 //! batch, magic 2.
 
+use crate::keys::{self, KEY_BYTES, Keys};
 use crate::payload::{self, HEADER_BYTES, Stamp};
 use crc_fast::crc32_iscsi as crc32c;
 
 /// Bytes before the first record.
 pub const BATCH_HEADER_BYTES: usize = 61;
-/// Bytes of a key: eight hexadecimal digits.
-pub const KEY_BYTES: usize = 8;
 
 const BATCH_LENGTH: usize = 8;
 const CRC: usize = 17;
@@ -27,8 +26,12 @@ const RECORD_COUNT: usize = 57;
 /// What the records of a template look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordShape {
-    /// Bytes of each value, at least [`HEADER_BYTES`].
+    /// Bytes of the smallest value, at least [`HEADER_BYTES`].
     pub value_bytes: usize,
+    /// Bytes of the largest.
+    pub value_bytes_max: usize,
+    /// Bytes of a record's one header; 0 for none.
+    pub header_bytes: usize,
     /// The largest number of records in a batch.
     pub records_max: usize,
     /// Whether each record has a key.
@@ -50,6 +53,8 @@ struct Slot {
     value: usize,
     end: usize,
     body_crc: u32,
+    /// Bytes of its value and of all before it.
+    values_bytes: u64,
 }
 
 /// What one send writes into a batch.
@@ -63,8 +68,8 @@ pub struct Fill<'a> {
     pub timestamp_ms: i64,
     /// Producer id, epoch and base sequence; -1, -1, -1 without idempotence.
     pub producer: (i64, i16, i32),
-    /// Number of distinct keys and of partitions, when records have keys.
-    pub keys: Option<(u32, u32)>,
+    /// The keys, when records have some.
+    pub keys: Option<&'a Keys>,
 }
 
 impl Template {
@@ -78,7 +83,10 @@ impl Template {
         bytes[16] = 2;
         let mut slots = Vec::with_capacity(shape.records_max);
         let mut record = Vec::new();
+        let mut values_bytes = 0;
         for index in 0..shape.records_max {
+            let value_bytes = random.usize(shape.value_bytes..=shape.value_bytes_max);
+            values_bytes += value_bytes as u64;
             record.clear();
             // Attributes and timestamp delta, both zero.
             record.extend_from_slice(&[0, 0]);
@@ -92,14 +100,13 @@ impl Template {
                 push_varint(&mut record, -1);
                 None
             };
-            push_varint(&mut record, shape.value_bytes as i64);
+            push_varint(&mut record, value_bytes as i64);
             let value = record.len();
-            record.resize(value + shape.value_bytes, 0);
+            record.resize(value + value_bytes, 0);
             let body = &mut record[value + HEADER_BYTES..];
             payload::fill_body(body, &mut random, shape.constant_percent);
             let body_crc = payload::body_crc(body);
-            // No headers.
-            record.push(0);
+            push_header(&mut record, shape.header_bytes);
             push_varint(&mut bytes, record.len() as i64);
             let start = bytes.len();
             bytes.extend_from_slice(&record);
@@ -108,6 +115,7 @@ impl Template {
                 value: start + value,
                 end: bytes.len(),
                 body_crc,
+                values_bytes,
             });
         }
         Self { bytes, slots }
@@ -121,6 +129,11 @@ impl Template {
     /// Bytes of a batch of `count` records.
     pub fn batch_bytes(&self, count: usize) -> usize {
         self.slots[count - 1].end
+    }
+
+    /// Bytes of the values of a batch of `count` records.
+    pub fn values_bytes(&self, count: usize) -> u64 {
+        self.slots[count - 1].values_bytes
     }
 
     /// The largest count this template was made for.
@@ -143,14 +156,11 @@ impl Template {
         for (index, slot) in self.slots[..count].iter().enumerate() {
             stamp.intended_ns = fill.intended_ns[index.min(last)];
             payload::write(&mut batch[slot.value..], &stamp, slot.body_crc);
-            stamp.sequence += 1;
-            if let (Some(at), Some((keys, partitions))) = (slot.key, fill.keys) {
-                // Keys of a partition are congruent to it, so that a key always goes to one
-                // partition.
-                let per_partition = (keys / partitions).max(1);
-                let key = stamp.partition + partitions * random.u32(..per_partition);
-                put_key(&mut batch[at..at + KEY_BYTES], key);
+            if let (Some(at), Some(keys)) = (slot.key, fill.keys) {
+                let key = keys.pick(stamp.partition, stamp.sequence, random);
+                batch[at..at + KEY_BYTES].copy_from_slice(&keys::text(key));
             }
+            stamp.sequence += 1;
         }
     }
 }
@@ -178,11 +188,16 @@ pub fn seal(batch: &mut [u8]) {
     batch[CRC..ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
 }
 
-fn put_key(key: &mut [u8], value: u32) {
-    for (index, digit) in key.iter_mut().enumerate() {
-        let nibble = (value >> (28 - 4 * index)) & 0xf;
-        *digit = b"0123456789abcdef"[nibble as usize];
+/// The record's headers: none, or one named `h` of so many zeros.
+fn push_header(record: &mut Vec<u8>, bytes: usize) {
+    if bytes == 0 {
+        return record.push(0);
     }
+    push_varint(record, 1);
+    push_varint(record, 1);
+    record.push(b'h');
+    push_varint(record, bytes as i64);
+    record.resize(record.len() + bytes, 0);
 }
 
 fn push_varint(out: &mut Vec<u8>, value: i64) {

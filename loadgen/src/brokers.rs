@@ -229,7 +229,7 @@ impl Running {
         }
         let start = Instant::now();
         loop {
-            let asked = Cluster::connect(&self.address).and_then(|mut c| c.broker_count());
+            let asked = Cluster::connect(&self.address).map(|cluster| cluster.broker_count());
             if asked.is_ok_and(|brokers| brokers > 0) {
                 return Ok(boot_ns());
             }

@@ -1,7 +1,7 @@
 //! `loadgen consume`: a topic read from its beginning as fast as it comes, and what that costs.
 
 use crate::args::{ConsumeArgs, Switch};
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::Cluster;
 use crate::gather::Live;
 use crate::interrupt;
 use crate::plan::{self, Target};
@@ -55,15 +55,14 @@ pub struct CatchUp {
 /// Reads the topic.
 pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     crate::driver::worker::pin(&args.target.cpus)?;
-    let mut cluster = Cluster::connect(&args.target.bootstrap)?;
-    let leaders = cluster
-        .leaders(&args.topic)?
-        .ok_or_else(|| ClusterError::Leaderless { topic: args.topic.clone(), seconds: 0 })?;
+    let mut cluster = Cluster::of(&args.target)?;
+    let leaders = cluster.wait_for_leaders(&args.topic)?;
     let target = Target { topic: args.topic.clone(), is_made: false, leaders };
-    let (begin, end) = (target.offsets(-2)?, target.offsets(-1)?);
+    let begin = target.offsets(&mut cluster, -2)?;
+    let end = target.offsets(&mut cluster, -1)?;
     let plans = target.consumers(args.consumers, args.fanout, &begin, Some(&end));
     let options = (&args.target, &args.fetch);
-    let setup = plan::reading_setup(&cluster, &target, options, None, args.timeout)?;
+    let setup = plan::reading_setup(&mut cluster, &target, options, None, args.timeout)?;
     let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
     let broker = BrokerProcess::from_target(&args.target);
     let (crew, mut gatherer) = run::start(setup, shares, broker, live)?;

@@ -52,6 +52,12 @@ pub fn utc(ms: i64) -> [i64; 6] {
     [year, month, day, second / 3600, second / 60 % 60, second % 60]
 }
 
+/// The same as `2026-11-21T18:02:00Z`.
+pub fn utc_words(ms: i64) -> String {
+    let [year, month, day, hour, minute, second] = utc(ms);
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

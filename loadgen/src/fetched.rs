@@ -159,11 +159,24 @@ fn varint(bytes: &mut &[u8]) -> Result<i64, Broken> {
 mod tests {
     use super::*;
     use crate::batch::{self, Fill, RecordShape, Template};
+    use crate::keys::{KeySpread, Keys};
     use crate::payload::{self, Stamp};
 
+    fn shape(records_max: usize, keyed: bool) -> RecordShape {
+        RecordShape {
+            value_bytes: 100,
+            value_bytes_max: if keyed { 400 } else { 100 },
+            header_bytes: if keyed { 20 } else { 0 },
+            records_max,
+            keyed,
+            constant_percent: 0,
+        }
+    }
+
     fn batch(records_max: usize, count: usize, keyed: bool) -> Vec<u8> {
-        let shape = RecordShape { value_bytes: 100, records_max, keyed, constant_percent: 0 };
-        let template = Template::new(shape, 9);
+        // Records with keys also have headers, and values of many sizes.
+        let template = Template::new(shape(records_max, keyed), 9);
+        let keys = Keys::new(1000, 8, KeySpread::Uniform);
         let mut bytes = template.batch(count).to_vec();
         let intended_ns: Vec<u64> = (0..count as u64).map(|index| 1_000 + index).collect();
         let fill = Fill {
@@ -171,7 +184,7 @@ mod tests {
             intended_ns: &intended_ns,
             timestamp_ms: 1_700_000_000_000,
             producer: (-1, -1, -1),
-            keys: keyed.then_some((1000, 8)),
+            keys: keyed.then_some(&keys),
         };
         template.patch(&mut bytes, count, &fill, &mut fastrand::Rng::with_seed(1));
         batch::seal(&mut bytes);
@@ -207,10 +220,15 @@ mod tests {
         let parsed = millrace_wire::batch::validate(&bytes).expect("sound");
         let mut scratch = Vec::new();
         let records = parsed.records(&mut scratch, 1 << 20).expect("sound");
-        let values: Vec<usize> = records
-            .map(|record| record.expect("sound").value.expect("there is a value").len())
-            .collect();
-        assert_eq!(values, [100; 5]);
+        let mut values_bytes = 0;
+        for record in records.map(|record| record.expect("sound")) {
+            let value = record.value.expect("there is a value").len();
+            assert!((100..=400).contains(&value), "{value}");
+            values_bytes += value as u64;
+            assert_eq!(record.key.map(<[u8]>::len), Some(8));
+        }
+        let template = Template::new(shape(5, true), 9);
+        assert_eq!((values_bytes, values_bytes > 500), (template.values_bytes(5), true));
     }
 
     #[test]

@@ -3,17 +3,20 @@
 use crate::cost::{self, Glance, Meter, Usage};
 use crate::driver::stats::{Interval, Progress};
 use crate::driver::{Setup, Timeline};
+use crate::exposition::Exposition;
+use crate::histogram::Latencies;
 use crate::report::Row;
 use crate::report::text;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 const STEP: Duration = Duration::from_millis(20);
 const GLANCE_EVERY_NS: u64 = 250_000_000;
+const EXPOSE_EVERY_NS: u64 = 200_000_000;
 
 /// Everything read at one moment.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +48,8 @@ pub struct Gatherer {
     next_line_ns: u64,
     last_line: (u64, u64),
     live: Live,
+    exposition: Option<Exposition>,
+    next_exposure_ns: u64,
 }
 
 /// Where progress goes.
@@ -66,13 +71,16 @@ impl Live {
 
     /// Shows a line; on a terminal it replaces the last one.
     pub fn show(self, line: &str) {
-        let mut out = std::io::stderr().lock();
         // Progress that cannot be shown is no reason to stop.
-        let _ = match self {
+        let _ = self.write(&mut std::io::stderr().lock(), line);
+    }
+
+    fn write(self, out: &mut impl Write, line: &str) -> std::io::Result<()> {
+        match self {
             Self::Terminal => write!(out, "\r\x1b[K{line}").and_then(|()| out.flush()),
             Self::Plain => writeln!(out, "{line}"),
             Self::Silent => Ok(()),
-        };
+        }
     }
 
     /// Ends a rewritten line.
@@ -103,7 +111,15 @@ impl Gatherer {
             next_line_ns: 0,
             last_line: (0, 0),
             live,
+            exposition: None,
+            next_exposure_ns: 0,
         }
+    }
+
+    /// From now on also serves what is known to Prometheus.
+    pub fn expose(&mut self, listen: &str) -> std::io::Result<()> {
+        self.exposition = Some(Exposition::start(listen)?);
+        Ok(())
     }
 
     fn timeline(&self) -> Timeline {
@@ -180,6 +196,47 @@ impl Gatherer {
             self.next_line_ns = now_ns + 1_000_000_000;
             self.show(now_ns);
         }
+        if let Some(exposition) = &self.exposition
+            && now_ns >= self.next_exposure_ns
+        {
+            self.next_exposure_ns = now_ns + EXPOSE_EVERY_NS;
+            self.show_to(exposition);
+        }
+    }
+
+    fn show_to(&self, exposition: &Exposition) {
+        let total = |cell: fn(&Progress) -> &AtomicU64| -> [(&str, f64); 1] {
+            let all = self.progress.iter().map(|progress| cell(progress).load(Ordering::Acquire));
+            [("", all.sum::<u64>() as f64)]
+        };
+        let times = |of: fn(&Interval) -> &Latencies| -> Vec<(&str, f64)> {
+            let p = self.merged.values().next_back().map(|interval| of(interval).percentiles());
+            let p = p.unwrap_or_default();
+            let named = [("{quantile=\"0.5\"}", p.p50), ("{quantile=\"0.99\"}", p.p99)];
+            named.into_iter().filter_map(|(name, us)| Some((name, us? / 1e6))).collect()
+        };
+        let broker = self.glances.last().map(|(_, glance)| *glance);
+        let cpu = broker.map(|glance| ("", glance.cpu_ns as f64 / 1e9));
+        let rss = broker.map(|glance| ("", glance.rss_bytes as f64));
+        exposition.show(&[
+            ("records_sent_total", "Records handed to batches.", &total(|p| &p.sent)),
+            ("records_acknowledged_total", "Records acknowledged.", &total(|p| &p.acked)),
+            ("records_seen_total", "Records seen by consumers.", &total(|p| &p.seen)),
+            ("records_uncertain", "Records of unknown fate.", &total(|p| &p.uncertain)),
+            ("errors_total", "Failed batches and fetches.", &total(|p| &p.errors)),
+            (
+                "response_seconds",
+                "Intended time to answer, last interval.",
+                &times(|interval| &interval.response),
+            ),
+            (
+                "end_to_end_seconds",
+                "Intended time to consumer, last interval.",
+                &times(|interval| &interval.end_to_end),
+            ),
+            ("broker_cpu_seconds_total", "CPU of the broker's process.", cpu.as_slice()),
+            ("broker_resident_bytes", "Memory of the broker's process.", rss.as_slice()),
+        ]);
     }
 
     fn merge(&mut self, interval: Interval) {
@@ -294,6 +351,27 @@ impl Gatherer {
             end_to_end_us: interval.end_to_end.percentiles(),
             broker_cpus: cpus,
             broker_rss_bytes: pair.map(|(_, (_, glance))| glance.rss_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_has_one_line_and_a_pipe_one_after_the_other() {
+        let rows = [
+            (Live::Terminal, "\r\x1b[K1/2 s\r\x1b[K2/2 s"),
+            (Live::Plain, "1/2 s\n2/2 s\n"),
+            (Live::Silent, ""),
+        ];
+        for (live, expected) in rows {
+            let mut shown = Vec::new();
+            for line in ["1/2 s", "2/2 s"] {
+                live.write(&mut shown, line).expect("memory takes it");
+            }
+            assert_eq!(String::from_utf8(shown).expect("text"), expected, "{live:?}");
         }
     }
 }

@@ -70,6 +70,9 @@ fn integrity(report: &Report, args: &RunArgs, about: Circumstances, reasons: &mu
             report.errors_by_code.iter().map(|(name, count)| format!("{count} x {name}")).collect();
         reasons.push(format!("errors: {}", kinds.join(", ")));
     }
+    if let Some(read) = report.catch_up.as_ref().filter(|read| !read.valid) {
+        reasons.push(format!("cold readers: {}", read.invalid_reasons.join("; ")));
+    }
     if about.connections_lost > 0 {
         reasons.push(format!("{} connections were lost", about.connections_lost));
     }
@@ -85,7 +88,9 @@ fn client(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mu
             "{CLIENT_LIMIT} {percent:.0} % of its CPU: the client may have been the limit"
         ));
     }
-    let (Some(lag_us), Some(_)) = (report.schedule_lag_us, args.rate) else { return };
+    let (Some(lag_us), Some(_)) = (report.schedule_lag_us, args.is_open().then_some(())) else {
+        return;
+    };
     let p99_us = report.response_us.p99.or(report.end_to_end_us.p99);
     if lag_us > LAG_MAX_US && p99_us.is_none_or(|p99_us| lag_us > LAG_SHARE_MAX * p99_us) {
         reasons.push(format!(
@@ -121,6 +126,9 @@ fn load(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mut 
             "{reached:.0} of {rate:.0} records a second were acknowledged in time: the broker did \
              not keep up, and times depend on the duration"
         ));
+    }
+    if let Some(group) = report.group.as_ref().filter(|group| group.commits_failed > 0) {
+        notes.push(format!("{} commits failed while the group rebalanced", group.commits_failed));
     }
     if args.acks == Acks::None {
         notes.push(

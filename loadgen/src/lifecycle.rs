@@ -41,7 +41,7 @@ pub struct IdleFound {
 pub fn idle(args: &IdleArgs, live: Live) -> Result<IdleFound, RunError> {
     let pid = args.target.pid.ok_or_else(|| RunError::Options("idle needs --pid".to_owned()))?;
     let topic = format!("loadgen-idle-{}", clock::wall_ms());
-    let mut cluster = Cluster::connect(&args.target.bootstrap)?;
+    let mut cluster = Cluster::of(&args.target)?;
     if args.partitions > 0 {
         cluster.create_topic(&topic, args.partitions, &[])?;
         cluster.wait_for_leaders(&topic)?;
@@ -55,7 +55,7 @@ pub fn idle(args: &IdleArgs, live: Live) -> Result<IdleFound, RunError> {
     let is_whole = pause(args.duration);
     let (used, seconds) = (meter.read().since(&before), start.elapsed().as_secs_f64());
     if args.partitions > 0 {
-        Cluster::connect(&args.target.bootstrap)?.delete_topic(&topic)?;
+        Cluster::of(&args.target)?.delete_topic(&topic)?;
     }
     live.end();
     let invalid_reasons = match is_whole {
@@ -185,7 +185,7 @@ pub fn recover(
     let mut cluster = Cluster::connect(&broker.address)?;
     let leaders = cluster.wait_for_leaders(TOPIC)?;
     let target = Target { topic: TOPIC.to_owned(), is_made: false, leaders };
-    let found: i64 = target.offsets(-1)?.values().sum();
+    let found: i64 = target.offsets(&mut cluster, -1)?.values().sum();
     let mut invalid_reasons = Vec::new();
     let acknowledged = filled.records_sent;
     if filled.errors > 0 {

@@ -2,15 +2,19 @@
 
 use clap::Parser;
 use loadgen::args::{
-    Cli, Command, CompareArgs, ConsumeArgs, CrashArgs, FindMaxArgs, IdleArgs, QuickstartArgs,
-    RecoverArgs, RunArgs, StudyArgs,
+    ChurnArgs, Cli, Command, CompareArgs, ConsumeArgs, CrashArgs, FindMaxArgs, IdleArgs,
+    QuickstartArgs, RecoverArgs, RespondArgs, ResultsArgs, RunArgs, StudyArgs,
 };
+use loadgen::driver::worker;
 use loadgen::embedded::Embedded;
 use loadgen::gather::Live;
 use loadgen::report::{text, write_json};
 use loadgen::run::{self, BrokerProcess, RunError, Surroundings};
 use loadgen::study::{Study, engine, file, page};
-use loadgen::{brokers, catchup, clock, crash, findmax, interrupt, lifecycle, quickstart};
+use loadgen::{
+    brokers, catchup, churn, clock, crash, findmax, interrupt, lifecycle, quickstart, respond,
+    results,
+};
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -27,22 +31,31 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "loadgen: {lesson}");
         return ExitCode::from(2);
     }
-    if let Err(error) = interrupt::listen() {
+    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
+    let words = words.join(" ");
+    let command = Cli::parse().command;
+    // Only `respond` has nothing to write when it is ended.
+    let listening = match command {
+        Command::Respond(_) => Ok(()),
+        _ => interrupt::listen(),
+    };
+    if let Err(error) = listening {
         let _ =
             writeln!(std::io::stderr(), "loadgen: Ctrl-C will end it without a report: {error}");
     }
-    let command: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
-    let command = command.join(" ");
-    let done = match Cli::parse().command {
-        Command::Run(args) => run(&args, &command),
-        Command::Quickstart(args) => quickstart(&args, &command),
+    let done = match command {
+        Command::Run(args) => run(&args, &words),
+        Command::Quickstart(args) => quickstart(&args, &words),
         Command::Consume(args) => consume(&args),
-        Command::Study(args) => study(&args, &command),
-        Command::Compare(args) => compare(&args, &command),
-        Command::FindMax(args) => find_max(&args, &command),
+        Command::Study(args) => study(&args, &words),
+        Command::Compare(args) => compare(&args, &words),
+        Command::FindMax(args) => find_max(&args, &words),
         Command::Crash(args) => crash(&args),
         Command::Idle(args) => idle(&args),
         Command::Recover(args) => recover(&args),
+        Command::Churn(args) => churn(&args),
+        Command::Respond(args) => respond(&args),
+        Command::Results(args) => results(&args),
     };
     match done {
         Ok(code) => code,
@@ -167,9 +180,40 @@ fn idle(args: &IdleArgs) -> Result<ExitCode, RunError> {
     finish(&found, found.valid, args.json.as_deref(), &lifecycle::idle_words(&found))
 }
 
+fn churn(args: &ChurnArgs) -> Result<ExitCode, RunError> {
+    let found = churn::churn(args, Live::detect())?;
+    finish(&found, found.valid, args.json.as_deref(), &churn::words(&found))
+}
+
 fn recover(args: &RecoverArgs) -> Result<ExitCode, RunError> {
     let found = lifecycle::recover_alone(args, Live::detect())?;
     finish(&found, found.valid, args.json.as_deref(), &lifecycle::recover_words(&found))
+}
+
+fn results(args: &ResultsArgs) -> Result<ExitCode, RunError> {
+    let page = std::fs::read_to_string(&args.page);
+    let page = page.map_err(|source| write_error(&args.page, source))?;
+    let index = results::index(&args.folder).map_err(RunError::Options)?;
+    let with_headline = results::with_headline(&args.folder, &page).map_err(RunError::Options)?;
+    for (path, text) in [(args.folder.join("README.md"), index), (args.page.clone(), with_headline)]
+    {
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            continue;
+        }
+        if args.check {
+            print(&format!("{} is not up to date\n", path.display()));
+            return Ok(ExitCode::from(NOT_MET));
+        }
+        std::fs::write(&path, text).map_err(|source| write_error(&path, source))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn respond(args: &RespondArgs) -> Result<ExitCode, RunError> {
+    worker::pin(&args.cpus)?;
+    let served = respond::respond(args, |address| print(&format!("listening on {address}\n")));
+    served.map_err(|error| RunError::Options(format!("--listen {}: {error}", args.listen)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows a result, writes it where it was asked for, and says by status whether it is valid.

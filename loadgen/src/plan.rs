@@ -1,18 +1,26 @@
 //! From options to connections: which topic, which leaders, who sends where and reads what.
 
-use crate::args::{FetchArgs, RunArgs, Switch, TargetArgs};
+use crate::args::{FetchArgs, Partitioner, RunArgs, ShapeArgs, Switch, TargetArgs};
 use crate::batch::{RecordShape, Template};
 use crate::clock::{Clock, nanos, wall_ms};
-use crate::cluster::{self, Cluster, ClusterError, Leaders};
+use crate::cluster::{CLIENT_ID, Cluster, ClusterError, Leaders};
 use crate::driver::frame::PRODUCE_VERSIONS;
 use crate::driver::worker::Share;
-use crate::driver::{ConsumerPlan, FetchSetup, ProduceSetup, ProducerPlan, Setup, Timeline};
+use crate::driver::{
+    ConsumerPlan, FetchSetup, Membership, ProduceSetup, ProducerPlan, Setup, Timeline,
+};
+use crate::group::Group;
+use crate::keys::Keys;
+use crate::run::RunError;
+use crate::schedule::{self, Arrivals};
+use millrace_client::frame;
 use millrace_wire::messages::ProduceRequest;
 use millrace_wire::messages::produce_request::TopicProduceData;
 use millrace_wire::{ApiKey, Array, Writer};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
@@ -48,21 +56,20 @@ impl Target {
         Ok(Self { topic, is_made, leaders })
     }
 
-    /// The offsets of all partitions, each asked of its leader; -2 the beginning, -1 the end.
-    pub fn offsets(&self, timestamp: i64) -> Result<BTreeMap<u32, i64>, ClusterError> {
-        let mut offsets = BTreeMap::new();
-        for (address, partitions) in self.by_broker() {
-            let mut broker = Cluster::connect(&address.to_string())?;
-            offsets.extend(broker.wait_for_offsets(&self.topic, &partitions, timestamp)?);
-        }
-        Ok(offsets)
+    /// The offsets of all partitions; -2 the beginning, -1 the end.
+    pub fn offsets(
+        &self,
+        cluster: &mut Cluster,
+        timestamp: i64,
+    ) -> Result<BTreeMap<u32, i64>, ClusterError> {
+        cluster.offsets(&self.topic, self.leaders.keys().copied(), timestamp)
     }
 
     /// Brokers and the partitions they lead.
-    pub fn by_broker(&self) -> BTreeMap<SocketAddr, Vec<u32>> {
-        let mut brokers: BTreeMap<SocketAddr, Vec<u32>> = BTreeMap::new();
-        for (&partition, &address) in &self.leaders.by_partition {
-            brokers.entry(address).or_default().push(partition);
+    pub fn by_broker(&self) -> BTreeMap<Arc<str>, Vec<u32>> {
+        let mut brokers: BTreeMap<Arc<str>, Vec<u32>> = BTreeMap::new();
+        for (&partition, address) in &self.leaders {
+            brokers.entry(Arc::clone(address)).or_default().push(partition);
         }
         brokers
     }
@@ -76,14 +83,29 @@ impl Target {
         let brokers = self.by_broker();
         let brokers = brokers.iter().cycle();
         let mut plans = Vec::new();
-        for (id, (&address, partitions)) in (0..args.connections).zip(brokers) {
+        for (id, (address, partitions)) in (0..args.connections).zip(brokers) {
             let producer_id = match args.idempotent {
                 Switch::On => cluster.producer_id()?,
                 Switch::Off => (-1, -1),
             };
-            plans.push(ProducerPlan { id, address, partitions: partitions.clone(), producer_id });
+            let (address, partitions) = (Arc::clone(address), partitions.clone());
+            plans.push(ProducerPlan { id, address, partitions, producer_id });
         }
         Ok(plans)
+    }
+
+    /// Consumer connections of a group: one for each member and broker.
+    pub fn members(&self, group: &Group) -> Vec<ConsumerPlan> {
+        let brokers = self.by_broker();
+        let pairs = group.claims.iter().flat_map(|claim| brokers.iter().map(move |b| (claim, b)));
+        let mut plans = Vec::new();
+        for (connection, (claim, (address, led))) in (0..).zip(pairs) {
+            let (claim, seen) = (Arc::clone(claim), Arc::clone(&group.seen));
+            let membership = Some(Membership { connection, claim, seen, led: led.clone() });
+            let (address, partitions) = (Arc::clone(address), Vec::new());
+            plans.push(ConsumerPlan { replica: 0, address, partitions, membership });
+        }
+        plans
     }
 
     /// Consumer connections: `fanout` groups of `consumers`, which share the partitions.
@@ -96,7 +118,7 @@ impl Target {
     ) -> Vec<ConsumerPlan> {
         let mut plans = Vec::new();
         for replica in 0..fanout {
-            for (&address, led) in &self.by_broker() {
+            for (address, led) in &self.by_broker() {
                 for place in 0..consumers as usize {
                     let partitions: Vec<(u32, i64, Option<i64>)> = led
                         .iter()
@@ -109,7 +131,8 @@ impl Target {
                         })
                         .collect();
                     if !partitions.is_empty() {
-                        plans.push(ConsumerPlan { replica, address, partitions });
+                        let address = Arc::clone(address);
+                        plans.push(ConsumerPlan { replica, address, partitions, membership: None });
                     }
                 }
             }
@@ -120,14 +143,16 @@ impl Target {
 
 /// What all threads share; `run` is the identity of the run in payloads.
 pub fn setup(
-    cluster: &Cluster,
+    cluster: &mut Cluster,
     target: &Target,
     args: &RunArgs,
     run: u32,
-) -> Result<Setup, ClusterError> {
-    let version = cluster.versions().pick(ApiKey::Produce, PRODUCE_VERSIONS)?;
+) -> Result<Setup, RunError> {
+    let version = cluster.pick(ApiKey::Produce, PRODUCE_VERSIONS)?;
     let shape = RecordShape {
         value_bytes: args.record_bytes,
+        value_bytes_max: args.shape.record_bytes_max.unwrap_or(args.record_bytes),
+        header_bytes: args.shape.header_bytes,
         records_max: args.batch_records as usize,
         keyed: args.keys > 0,
         constant_percent: args.compressible,
@@ -136,15 +161,14 @@ pub fn setup(
         run,
         acks: args.acks,
         batch_records: args.batch_records as usize,
-        record_bytes: args.record_bytes,
         batches_per_request: args.batches_per_request as usize,
         linger_ns: (args.linger_ms * 1e6) as u64,
-        rate: args.rate,
-        spread: args.spread,
+        arrivals: arrivals(args)?,
         inflight: args.inflight as usize,
         records_max: args.records.map_or(u64::MAX, |n| n.div_ceil(u64::from(args.connections))),
-        keys: (args.keys > 0).then_some(args.keys),
-        partitions: target.leaders.by_partition.len() as u32,
+        keys: (args.keys > 0)
+            .then(|| Keys::new(args.keys, target.leaders.len(), args.shape.key_spread)),
+        is_keyed: args.shape.partitioner == Partitioner::Keys,
         compression: args.codec.compression(),
         retries: args.retries,
         timeout_ns: nanos(args.timeout),
@@ -160,12 +184,23 @@ pub fn setup(
     let lead = Duration::from_millis(100 + u64::from(args.connections));
     let timeline = timeline(nanos(lead), args.warmup, args.duration);
     let fetch = fetch_setup(cluster, &args.fetch, Some(run))?;
-    Ok(assemble(clock, &args.target, &target.topic, timeline, Some(produce), fetch))
+    let parts = (timeline, Some(produce), fetch);
+    Ok(assemble(clock, cluster, &args.target, &target.topic, parts))
+}
+
+/// When records are due; `None` in a closed loop.
+fn arrivals(args: &RunArgs) -> Result<Option<Arrivals>, RunError> {
+    let ShapeArgs { schedule, burst, .. } = &args.shape;
+    let read = |path: &PathBuf| schedule::read(path).map_err(RunError::Options);
+    let replay = schedule.as_ref().map(read).transpose()?.map(Arrivals::Replay);
+    let (spread, burst) = (args.spread, *burst);
+    let at_rate = args.rate.map(|per_second| Arrivals::Rate { per_second, spread, burst });
+    Ok(replay.or(at_rate))
 }
 
 /// A setup of readers only.
 pub fn reading_setup(
-    cluster: &Cluster,
+    cluster: &mut Cluster,
     target: &Target,
     args: (&TargetArgs, &FetchArgs),
     run: Option<u32>,
@@ -173,22 +208,22 @@ pub fn reading_setup(
 ) -> Result<Setup, ClusterError> {
     let timeline = timeline(0, Duration::ZERO, duration);
     let fetch = fetch_setup(cluster, args.1, run)?;
-    Ok(assemble(Clock::start(), args.0, &target.topic, timeline, None, fetch))
+    Ok(assemble(Clock::start(), cluster, args.0, &target.topic, (timeline, None, fetch)))
 }
 
 fn assemble(
     clock: Clock,
+    cluster: &Cluster,
     args: &TargetArgs,
     topic: &str,
-    timeline: Timeline,
-    produce: Option<ProduceSetup>,
-    fetch: FetchSetup,
+    (timeline, produce, fetch): (Timeline, Option<ProduceSetup>, FetchSetup),
 ) -> Setup {
     Setup {
         clock,
         wall_ms_at_zero: wall_ms() - (clock.now_ns() / 1_000_000) as i64,
         topic: topic.to_owned(),
         timeline,
+        access: cluster.access().clone(),
         tcp_congestion: args.tcp_congestion.clone(),
         spin_ns: args.spin_us * 1000,
         produce,
@@ -209,12 +244,12 @@ fn timeline(start_ns: u64, warmup: Duration, duration: Duration) -> Timeline {
 }
 
 fn fetch_setup(
-    cluster: &Cluster,
+    cluster: &mut Cluster,
     args: &FetchArgs,
     run: Option<u32>,
 ) -> Result<FetchSetup, ClusterError> {
     Ok(FetchSetup {
-        version: cluster.versions().pick(ApiKey::Fetch, FETCH_VERSIONS)?,
+        version: cluster.pick(ApiKey::Fetch, FETCH_VERSIONS)?,
         min_bytes: args.fetch_min_bytes,
         max_bytes: args.fetch_max_bytes,
         partition_bytes: args.fetch_partition_bytes,
@@ -234,7 +269,7 @@ fn produce_head(topic: &str, args: &RunArgs, version: i16) -> Result<Vec<u8>, Cl
         ..Default::default()
     };
     let mut writer = Writer::new();
-    cluster::encode_frame(&mut writer, &request, version, 0)?;
+    frame::encode(&mut writer, &request, version, 0, CLIENT_ID)?;
     Ok(writer.into_vec())
 }
 
@@ -277,11 +312,8 @@ mod tests {
     use super::*;
 
     fn target(leaders: &[(u32, &str)]) -> Target {
-        let by_partition = leaders
-            .iter()
-            .map(|&(partition, address)| (partition, address.parse().expect("an address")))
-            .collect();
-        Target { topic: "t".to_owned(), is_made: true, leaders: Leaders { by_partition } }
+        let leaders = leaders.iter().map(|&(partition, address)| (partition, address.into()));
+        Target { topic: "t".to_owned(), is_made: true, leaders: leaders.collect() }
     }
 
     #[test]
@@ -309,8 +341,9 @@ mod tests {
     fn connections_are_dealt_to_each_cpu_once() {
         let plan = ConsumerPlan {
             replica: 0,
-            address: "127.0.0.1:1".parse().expect("an address"),
+            address: "127.0.0.1:1".into(),
             partitions: Vec::new(),
+            membership: None,
         };
         let shares = deal(&[3, 1, 3], Vec::new(), vec![plan.clone(), plan.clone(), plan]);
         let dealt: Vec<_> = shares.iter().map(|share| (share.cpu, share.consumers.len())).collect();

@@ -1,6 +1,7 @@
 //! One run from its options to its report: prepare, load, drain, read back, judge.
 
 use crate::args::{RunArgs, Switch, TargetArgs};
+use crate::catchup::CatchUp;
 use crate::clock;
 use crate::cluster::{Cluster, ClusterError};
 use crate::cost::Meter;
@@ -9,9 +10,11 @@ use crate::driver::worker::{self, Harvest, Share, WorkerError};
 use crate::driver::{ConsumerPlan, ProducerPlan, Setup, Timeline};
 use crate::flushes::FlushCounter;
 use crate::gather::{Gatherer, Live, Reading};
+use crate::group::{Group, GroupFound, GroupPlan};
 use crate::interrupt;
 use crate::judge::{Circumstances, is_cost_valid, judge};
 use crate::machine::{Facts, Noise};
+use crate::mix::{self, ColdReaders};
 use crate::plan::{self, Target};
 use crate::report::{BrokerCost, Outcome, Report, Row};
 use crate::verify::{Integrity, SentStream, Tracker, settle};
@@ -41,6 +44,8 @@ pub enum RunError {
     Interrupted,
     #[error("--count-flushes: {0}")]
     Flushes(std::io::Error),
+    #[error("--prometheus {listen}: {source}")]
+    Prometheus { listen: String, source: std::io::Error },
     #[error("{path}: {source}")]
     Write { path: String, source: std::io::Error },
 }
@@ -160,7 +165,7 @@ pub fn run(args: &RunArgs, around: Surroundings<'_>) -> Result<Outcome, RunError
         false => Noise::default(),
     };
     let noise_before = probe();
-    let mut cluster = Cluster::connect(&args.target.bootstrap)?;
+    let mut cluster = Cluster::of(&args.target)?;
     let target = Target::find_or_make(&mut cluster, args)?;
     let result = load(&mut cluster, &target, args, around);
     if target.is_made && !args.keep_topic {
@@ -185,6 +190,28 @@ struct Loaded {
     edges: Option<(Reading, Reading)>,
     rows: Vec<Row>,
     about: Circumstances,
+    group: Option<GroupFound>,
+    catch_up: Option<CatchUp>,
+}
+
+/// The group of the consumers, all its members joined, if they are to have one.
+fn join_group(
+    cluster: &Cluster,
+    target: &Target,
+    args: &RunArgs,
+    begin: &BTreeMap<u32, i64>,
+    live: Live,
+) -> Result<Option<Group>, RunError> {
+    let Some(name) = args.mix.group.clone() else { return Ok(None) };
+    live.show(&format!("{} members join group {name}", args.consumers));
+    let plan = GroupPlan {
+        name,
+        topic: target.topic.clone(),
+        begin: begin.clone(),
+        members: args.consumers,
+        commit_every: args.mix.commit_every,
+    };
+    Ok(Some(Group::join(&plan, cluster)?))
 }
 
 fn load(
@@ -195,8 +222,15 @@ fn load(
 ) -> Result<Loaded, RunError> {
     let producers = target.producers(cluster, args)?;
     check_fit(args, &producers)?;
-    let begin = target.offsets(-1)?;
-    let consumers = target.consumers(args.consumers, args.fanout, &begin, None);
+    if args.mix.backlog_bytes > 0 {
+        mix::fill(args, &target.topic, around)?;
+    }
+    let begin = target.offsets(cluster, -1)?;
+    let group = join_group(cluster, target, args, &begin, around.live)?;
+    let consumers = match &group {
+        Some(group) => target.members(group),
+        None => target.consumers(args.consumers, args.fanout, &begin, None),
+    };
     let has_tail = !consumers.is_empty();
     // Identity of the run among others in the topic; not from the seed, so that a repetition into
     // the same topic is another run.
@@ -204,34 +238,23 @@ fn load(
     let setup = plan::setup(cluster, target, args, run)?;
     let shares = plan::deal(&args.target.cpus, producers, consumers);
     let (crew, mut gatherer) = start(setup, shares, around.broker, around.live)?;
-    if !crew.has_failed() {
-        gatherer.measure(interrupt::is_requested);
+    if let Some(listen) = &args.prometheus {
+        gatherer
+            .expose(listen)
+            .map_err(|source| RunError::Prometheus { listen: listen.clone(), source })?;
     }
-    let sum = |progress: &[Arc<Progress>], cell: fn(&Progress) -> u64| -> u64 {
-        progress.iter().map(|progress| cell(progress)).sum()
-    };
-    let has_failed = crew.has_failed();
+    let cold = ColdReaders::start(args, &target.topic, &crew.setup);
     let timeline = crew.setup.timeline;
-    let is_sent = gatherer.wait_for(
-        args.timeout + DRAIN_PATIENCE,
-        |progress| has_failed || progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire)),
-        |progress| sum(progress, |p| p.acked.load(Ordering::Acquire)),
-    );
-    let mut is_drained = !has_tail
-        || gatherer.wait_for(
-            DRAIN_PATIENCE,
-            |progress| {
-                let sent = sum(progress, |p| p.sent.load(Ordering::Acquire));
-                let uncertain = sum(progress, |p| p.uncertain.load(Ordering::Acquire));
-                has_failed || seen_by(progress) >= (sent - uncertain) * u64::from(args.fanout)
-            },
-            seen_by,
-        );
+    let (is_sent, mut is_drained) = drive(args, &crew, &mut gatherer, has_tail);
     let harvests = crew.stop()?;
     let has_broker_ended = !gatherer.is_broker_alive();
     let (edges, rows) = gatherer.finish();
     let seconds = measured_seconds(edges.as_ref(), &timeline);
     let (mut stats, sent, mut seen) = merge(harvests);
+    let catch_up = cold.map(ColdReaders::finish).transpose()?;
+    let unread = group.as_ref().map(|group| group.seen.drain()).unwrap_or_default();
+    seen.extend(unread.into_values().map(|tracker| (0, tracker)));
+    let group = group.map(Group::leave).transpose()?;
     let is_verified = args.fetch.verify == Switch::On;
     if !has_tail && is_verified {
         let expected = sent.iter().map(SentStream::certain).sum();
@@ -253,7 +276,35 @@ fn load(
     };
     let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
     let sent = sent.iter().map(|stream| stream.sent).sum();
-    Ok(Loaded { stats, integrity, sent, seconds, edges, rows, about })
+    Ok(Loaded { stats, integrity, sent, seconds, edges, rows, about, group, catch_up })
+}
+
+/// Takes the threads through the measured time and what comes after it; whether all was sent and
+/// answered, and all seen by the consumers at the tail.
+fn drive(args: &RunArgs, crew: &Crew, gatherer: &mut Gatherer, has_tail: bool) -> (bool, bool) {
+    if !crew.has_failed() {
+        gatherer.measure(interrupt::is_requested);
+    }
+    let sum = |progress: &[Arc<Progress>], cell: fn(&Progress) -> u64| -> u64 {
+        progress.iter().map(|progress| cell(progress)).sum()
+    };
+    let has_failed = crew.has_failed();
+    let is_sent = gatherer.wait_for(
+        args.timeout + DRAIN_PATIENCE,
+        |progress| has_failed || progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire)),
+        |progress| sum(progress, |p| p.acked.load(Ordering::Acquire)),
+    );
+    let is_drained = !has_tail
+        || gatherer.wait_for(
+            DRAIN_PATIENCE,
+            |progress| {
+                let sent = sum(progress, |p| p.sent.load(Ordering::Acquire));
+                let uncertain = sum(progress, |p| p.uncertain.load(Ordering::Acquire));
+                has_failed || seen_by(progress) >= (sent - uncertain) * u64::from(args.fanout)
+            },
+            seen_by,
+        );
+    (is_sent, is_drained)
 }
 
 /// Length of the measured time; it may have been cut short.
@@ -284,7 +335,7 @@ fn seen_by(progress: &[Arc<Progress>]) -> u64 {
 /// Reads what a run has written, after it, until as many records came as expected: where a
 /// partition ends is not known yet when acks=0 left the broker behind.
 fn read_back(
-    cluster: &Cluster,
+    cluster: &mut Cluster,
     target: &Target,
     (args, run, expected): (&RunArgs, u32, u64),
     plans: Vec<ConsumerPlan>,
@@ -336,11 +387,10 @@ fn conclude(
     started: i64,
     noise: [Noise; 2],
 ) -> Outcome {
-    let Loaded { stats, integrity, sent, seconds, edges, rows, about } = loaded;
+    let Loaded { stats, integrity, sent, seconds, edges, rows, about, group, catch_up } = loaded;
     let per = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
     let costs = edges.map_or_else(Costs::default, |edges| costs(&edges));
     let broker = costs.broker;
-    let [year, month, day, hour, minute, second] = clock::utc(started);
     let mut report = Report {
         valid: false,
         invalid_reasons: Vec::new(),
@@ -381,6 +431,8 @@ fn conclude(
         kernel_cpus_busy: costs.kernel_cpus,
         stolen_cpus: costs.stolen_cpus,
         consumed_per_second: stats.consumed as f64 / seconds,
+        group,
+        catch_up,
         measured_seconds: seconds,
         configuration: serde_json::to_value(args).unwrap_or_default(),
         machine: Facts::read(),
@@ -389,7 +441,7 @@ fn conclude(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         command: around.command.to_owned(),
         seed: args.seed,
-        started: format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"),
+        started: clock::utc_words(started),
         intervals: rows,
     };
     (report.invalid_reasons, report.notes) = judge(&report, args, about);

@@ -5,6 +5,8 @@
 //! is measured from when it was due.
 
 use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
 
 /// How arrivals are spread over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -14,6 +16,24 @@ pub enum Spread {
     Uniform,
     /// Independent arrivals: exponentially distributed distances.
     Poisson,
+    /// --burst of them at once, at equal distances.
+    Bursts,
+}
+
+/// When the records of all connections are due.
+#[derive(Clone, Debug)]
+pub enum Arrivals {
+    /// At a rate.
+    Rate {
+        /// Records a second over all connections.
+        per_second: f64,
+        /// Their distances.
+        spread: Spread,
+        /// Arrivals of a connection at once, for [`Spread::Bursts`].
+        burst: u32,
+    },
+    /// At these times, nanoseconds from the start, in order; connections take turns.
+    Replay(Arc<[u64]>),
 }
 
 /// The arrivals of one connection, in clock nanoseconds, never decreasing.
@@ -23,7 +43,16 @@ pub struct Schedule {
     start_ns: f64,
     /// Arrivals consumed so far.
     taken: u64,
-    poisson: Option<Poisson>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// So many at once.
+    Even(u64),
+    Poisson(Poisson),
+    /// All times, our place, and how many connections take turns.
+    Replay(Arc<[u64]>, u64, u64),
 }
 
 #[derive(Debug)]
@@ -33,47 +62,74 @@ struct Poisson {
     ahead: VecDeque<u64>,
 }
 
+/// Reads a schedule: a number of seconds a line, in order; empty lines and those with # are passed
+/// over.
+pub fn read(path: &Path) -> Result<Arc<[u64]>, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("--schedule {}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    parse(&text).map_err(|error| wrong(&error))
+}
+
+fn parse(text: &str) -> Result<Arc<[u64]>, String> {
+    let mut times: Vec<u64> = Vec::new();
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let seconds = line.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds));
+        let seconds: f64 = seconds.ok_or(format!("line {number}: '{line}' is not seconds"))?;
+        let at_ns = (seconds * 1e9) as u64;
+        if times.last().is_some_and(|last| *last > at_ns) {
+            return Err(format!("line {number}: {line} is before the line above"));
+        }
+        times.push(at_ns);
+    }
+    if times.is_empty() { Err("it has no times".to_owned()) } else { Ok(times.into()) }
+}
+
 impl Schedule {
-    /// The arrivals of connection `place` out of `connections`, which share `per_second` arrivals
-    /// from `start_ns` on.
+    /// The arrivals of one connection (its place, and how many there are) from `start_ns` on; each
+    /// stands for so many records.
     pub fn new(
-        spread: Spread,
-        per_second: f64,
+        arrivals: &Arrivals,
+        records_per_arrival: usize,
         start_ns: u64,
-        place: usize,
-        connections: usize,
+        (place, connections): (usize, usize),
         seed: u64,
     ) -> Self {
-        assert!(per_second > 0.0, "an open loop has a rate");
         assert!(place < connections, "a connection is one of all");
-        let shared_period_ns = 1e9 / per_second;
-        let period_ns = shared_period_ns * connections as f64;
         let start_ns = start_ns as f64;
-        match spread {
-            Spread::Uniform => Self {
-                period_ns,
-                start_ns: start_ns + shared_period_ns * place as f64,
-                taken: 0,
-                poisson: None,
-            },
-            Spread::Poisson => Self {
-                period_ns,
-                start_ns,
-                taken: 0,
-                poisson: Some(Poisson {
-                    random: fastrand::Rng::with_seed(seed ^ (place as u64).wrapping_mul(0x9e37)),
-                    last_ns: start_ns,
-                    ahead: VecDeque::new(),
-                }),
-            },
-        }
+        let (per_second, spread, burst) = match arrivals {
+            Arrivals::Rate { per_second, spread, burst } => (*per_second, *spread, *burst),
+            Arrivals::Replay(times) => {
+                let kind = Kind::Replay(Arc::clone(times), place as u64, connections as u64);
+                return Self { period_ns: 0.0, start_ns, taken: 0, kind };
+            }
+        };
+        assert!(per_second > 0.0, "an open loop has a rate");
+        let shared_period_ns = 1e9 / per_second * records_per_arrival as f64;
+        let period_ns = shared_period_ns * connections as f64;
+        let offset_ns = shared_period_ns * place as f64;
+        let (start_ns, kind) = match spread {
+            Spread::Uniform => (start_ns + offset_ns, Kind::Even(1)),
+            Spread::Bursts => (start_ns + offset_ns, Kind::Even(u64::from(burst))),
+            Spread::Poisson => {
+                let random = fastrand::Rng::with_seed(seed ^ (place as u64).wrapping_mul(0x9e37));
+                let ahead = VecDeque::new();
+                (start_ns, Kind::Poisson(Poisson { random, last_ns: start_ns, ahead }))
+            }
+        };
+        Self { period_ns, start_ns, taken: 0, kind }
     }
 
-    /// The time of the arrival `ahead` places after the next one.
+    /// The time of the arrival `ahead` places after the next one; `u64::MAX` after the last.
     pub fn arrival_ns(&mut self, ahead: usize) -> u64 {
-        match &mut self.poisson {
-            None => (self.start_ns + (self.taken + ahead as u64) as f64 * self.period_ns) as u64,
-            Some(poisson) => {
+        let number = self.taken + ahead as u64;
+        match &mut self.kind {
+            Kind::Even(burst) => {
+                (self.start_ns + (number / *burst * *burst) as f64 * self.period_ns) as u64
+            }
+            Kind::Poisson(poisson) => {
                 while poisson.ahead.len() <= ahead {
                     // 1 - f64() is never zero, so the logarithm is finite.
                     poisson.last_ns += -(1.0 - poisson.random.f64()).ln() * self.period_ns;
@@ -81,12 +137,17 @@ impl Schedule {
                 }
                 poisson.ahead[ahead]
             }
+            Kind::Replay(times, place, connections) => {
+                let at = *place + number * *connections;
+                let time = usize::try_from(at).ok().and_then(|at| times.get(at));
+                time.map_or(u64::MAX, |time| self.start_ns as u64 + time)
+            }
         }
     }
 
     /// Consumes the next `count` arrivals.
     pub fn take(&mut self, count: usize) {
-        if let Some(poisson) = &mut self.poisson {
+        if let Kind::Poisson(poisson) = &mut self.kind {
             assert!(poisson.ahead.len() >= count, "arrivals are looked at before they are taken");
             poisson.ahead.drain(..count);
         }
@@ -103,10 +164,14 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn arrivals(spread: Spread, per_second: f64, connections: usize, until_ns: u64) -> Vec<u64> {
+    fn at(per_second: f64, spread: Spread) -> Arrivals {
+        Arrivals::Rate { per_second, spread, burst: 4 }
+    }
+
+    fn arrivals(arrivals: &Arrivals, connections: usize, until_ns: u64) -> Vec<u64> {
         let mut all: Vec<u64> = (0..connections)
             .flat_map(|place| {
-                let mut schedule = Schedule::new(spread, per_second, 1_000, place, connections, 7);
+                let mut schedule = Schedule::new(arrivals, 1, 1_000, (place, connections), 7);
                 let mut times = Vec::new();
                 while schedule.arrival_ns(0) < until_ns {
                     times.push(schedule.arrival_ns(0));
@@ -122,7 +187,7 @@ mod tests {
 
     #[test]
     fn uniform_connections_interleave_to_equal_distances() {
-        let all = arrivals(Spread::Uniform, 1_000.0, 4, 1_000_001_000);
+        let all = arrivals(&at(1_000.0, Spread::Uniform), 4, 1_000_001_000);
         assert_eq!(all.len(), 1_000);
         assert!(all.windows(2).all(|pair| pair[1] - pair[0] == 1_000_000));
         assert_eq!(all[0], 1_000);
@@ -130,7 +195,7 @@ mod tests {
 
     #[test]
     fn poisson_keeps_the_rate_and_has_the_variance_of_independent_arrivals() {
-        let all = arrivals(Spread::Poisson, 100_000.0, 3, 1_000_001_000);
+        let all = arrivals(&at(100_000.0, Spread::Poisson), 3, 1_000_001_000);
         let count = all.len() as f64;
         // 5 standard deviations of a Poisson count of 100,000.
         assert!((count - 100_000.0).abs() < 5.0 * 316.2, "{count}");
@@ -143,11 +208,39 @@ mod tests {
 
     #[test]
     fn due_counts_what_has_arrived_and_take_consumes_it() {
-        let mut schedule = Schedule::new(Spread::Uniform, 1e6, 0, 0, 1, 0);
+        let mut schedule = Schedule::new(&at(1e6, Spread::Uniform), 1, 0, (0, 1), 0);
         assert_eq!(schedule.due(2_500, 100), 3);
         assert_eq!(schedule.due(2_500, 2), 2);
         schedule.take(3);
         assert_eq!(schedule.due(2_500, 100), 0);
         assert_eq!(schedule.arrival_ns(0), 3_000);
+    }
+
+    #[test]
+    fn bursts_keep_the_rate_and_come_at_once() {
+        let all = arrivals(&at(1_000.0, Spread::Bursts), 1, 1_000_001_000);
+        assert_eq!(all.len(), 1_000);
+        let gaps = all.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0);
+        assert!(gaps.clone().all(|gap| gap == 4_000_000) && gaps.count() == 249);
+    }
+
+    #[test]
+    fn a_replay_is_what_the_file_says_whoever_sends() {
+        let text = "# seconds\n0\n0.001\n\n 0.001 \n2.5\n";
+        let times = parse(text).expect("a sound file");
+        assert_eq!(*times, [0, 1_000_000, 1_000_000, 2_500_000_000]);
+        for connections in [1, 2, 3, 9] {
+            let all = arrivals(&Arrivals::Replay(Arc::clone(&times)), connections, u64::MAX);
+            assert_eq!(all, [1_000, 1_001_000, 1_001_000, 2_500_001_000], "{connections}");
+        }
+        let rows = [
+            ("0\nx", "line 2: 'x' is not seconds"),
+            ("1\n0.5", "line 2: 0.5 is before"),
+            ("-1", "line 1"),
+            ("# nothing", "no times"),
+        ];
+        for (text, words) in rows {
+            assert!(parse(text).expect_err(words).contains(words), "{words}");
+        }
     }
 }

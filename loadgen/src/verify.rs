@@ -132,6 +132,11 @@ impl Tracker {
         Self { run, partition, streams: Vec::new(), counts: Integrity::default() }
     }
 
+    /// The partition.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
     /// Takes one value. Returns its intended time when it is a sound record of this run, seen for
     /// the first time.
     pub fn on_value(&mut self, offset: i64, value: &[u8]) -> Option<u64> {

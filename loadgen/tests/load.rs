@@ -1,8 +1,10 @@
 //! Whole runs against a broker that is known to the last batch, sound or lying.
 
 mod fake;
+mod harness;
 
 use fake::{Fake, Fault};
+use harness::{Folder, args, run};
 use loadgen::args::{Acks, Codec, ConsumeArgs, FindMaxArgs, QuickstartArgs, RunArgs, Switch};
 use loadgen::findmax::{self, Slo};
 use loadgen::gather::Live;
@@ -11,58 +13,9 @@ use loadgen::run::{self, BrokerProcess, Surroundings};
 use loadgen::study::metric::Outcome;
 use loadgen::study::{engine, file};
 use loadgen::{catchup, quickstart};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const TEN_MS: Duration = Duration::from_millis(10);
-
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let place = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("loadgen-test-{}-{place}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// 1,000 records a second in batches of 5 for a second.
-fn args(fake: &Fake) -> RunArgs {
-    let mut args = RunArgs::with_defaults();
-    args.target.bootstrap = fake.address();
-    args.partitions = 3;
-    args.connections = 2;
-    args.record_bytes = 100;
-    args.batch_records = 5;
-    args.rate = Some(1000.0);
-    args.duration = Duration::from_secs(1);
-    args.warmup = Duration::from_millis(100);
-    args.fetch.fetch_wait_ms = 100;
-    args
-}
-
-fn run(args: &RunArgs) -> RunOutcome {
-    let folder = Folder::new();
-    let around = Surroundings {
-        broker: BrokerProcess::None,
-        live: Live::Silent,
-        folder: &folder.0,
-        command: "test",
-        is_probed: false,
-    };
-    run::run(args, around).expect("the run ends with a report")
-}
 
 /// What spoils a result, without those reasons that come from a slow host.
 fn complaints(outcome: &RunOutcome) -> Vec<String> {

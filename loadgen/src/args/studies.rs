@@ -1,5 +1,5 @@
 //! Options of the commands that measure more than one run, or none: study, compare, find-max,
-//! crash, idle, recover.
+//! crash, idle, recover, churn, respond, results.
 
 use super::{RunArgs, TargetArgs, as_seconds, at_least_one, parse_bytes, parse_duration};
 use crate::findmax::Slo;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct StudyArgs {
     /// The study: a TOML file, or a preset: acks0-latency, acks1-latency, acksall-latency,
     /// acks-x-batching, throughput-1k, small-batch-cpu, many-partitions, keyed-100-producers,
-    /// fanout-8, idle-1000, retention-soak
+    /// catchup-mix, fanout-8, group-8, idle-1000, retention-soak, churn
     pub file: PathBuf,
     /// A broker that runs already, besides those of the file: NAME=HOST:PORT or
     /// NAME=HOST:PORT@PID, repeatable
@@ -189,4 +189,83 @@ pub struct RecoverArgs {
     /// Also write the result as JSON here
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+/// The options of `loadgen respond`.
+#[derive(Args, Clone, Debug)]
+pub struct RespondArgs {
+    /// Where to listen, HOST:PORT; port 0 takes a free one, which is printed
+    #[arg(long, default_value = "127.0.0.1:9999")]
+    pub listen: String,
+    /// Partitions of every topic
+    #[arg(long, default_value_t = 8, value_parser = at_least_one())]
+    pub partitions: u32,
+    /// How long every answer is kept back, such as 5ms
+    #[arg(long, default_value = "0ms", value_parser = parse_duration)]
+    pub delay: Duration,
+    /// CPUs to stay on; default: all
+    #[arg(long, value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+}
+
+/// What is made and ended again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Churned {
+    /// Connections, until the versions and the brokers are known.
+    Connections,
+    /// Topics of one partition.
+    Topics,
+    /// Groups of one member: joined, given its partition, left.
+    Groups,
+}
+
+impl Churned {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Topics => "topics",
+            Self::Groups => "groups",
+        }
+    }
+}
+
+/// The options of `loadgen churn`.
+#[derive(Args, Clone, Debug, Serialize)]
+pub struct ChurnArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub target: TargetArgs,
+    /// What is made and ended
+    #[arg(long, default_value = "connections")]
+    pub of: Churned,
+    /// How many a second, on schedule whatever the broker does
+    #[arg(long, default_value_t = 100.0)]
+    pub rate: f64,
+    /// For how long
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    #[serde(serialize_with = "as_seconds")]
+    pub duration: Duration,
+    /// How many are under way at once at most
+    #[arg(long, default_value_t = 16, value_parser = at_least_one())]
+    pub threads: u32,
+    /// Also write the result as JSON here
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// The options of `loadgen results`.
+#[derive(Args, Clone, Debug)]
+pub struct ResultsArgs {
+    /// Folder of the studies; its README.md is made
+    #[arg(default_value = "bench-results")]
+    pub folder: PathBuf,
+    /// Page whose headline table is made, between its marks
+    #[arg(long, default_value = "README.md")]
+    pub page: PathBuf,
+    /// Write nothing; exit with status 3 when a page is not up to date
+    #[arg(long)]
+    pub check: bool,
 }

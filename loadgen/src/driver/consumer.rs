@@ -2,17 +2,18 @@
 
 use super::link::Link;
 use super::stats::{Failure, Stats};
-use super::{ConsumerPlan, Setup};
-use crate::cluster;
+use super::{ConsumerPlan, Membership, Setup};
+use crate::cluster::CLIENT_ID;
 use crate::fetched::{self, Broken, Fetched};
 use crate::verify::Tracker;
+use millrace_client::frame;
 use millrace_wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use millrace_wire::messages::fetch_response::PartitionData;
 use millrace_wire::messages::{FetchRequest, FetchResponse};
-use millrace_wire::{ApiKey, Array, Records, Writer};
+use millrace_wire::{Array, Records, Writer};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 const INPUT_BYTES: usize = 1 << 20;
 /// After a failed fetch or a lost connection.
@@ -35,6 +36,11 @@ pub struct Reading {
 }
 
 impl Reading {
+    fn new(offset: i64, end: Option<i64>, tracker: Tracker) -> Self {
+        let partition = tracker.partition();
+        Self { partition, offset, checked: offset, end, tracker, counted: 0 }
+    }
+
     fn is_at_end(&self) -> bool {
         self.end.is_some_and(|end| self.offset >= end)
     }
@@ -45,7 +51,7 @@ impl Reading {
 pub struct Consumer {
     /// Which of the readers of each partition it is.
     pub replica: u32,
-    address: SocketAddr,
+    address: Arc<str>,
     link: Option<Link>,
     /// Its partitions.
     pub readings: Vec<Reading>,
@@ -59,29 +65,28 @@ pub struct Consumer {
     is_blocked: bool,
     /// Nothing is under way and the next fetch may leave from then on.
     next_fetch_ns: Option<u64>,
+    /// Where its partitions come from, if from a group.
+    membership: Option<Membership>,
+    /// The version of them that it reads.
+    version: u64,
 }
 
 impl Consumer {
     /// Connects.
     pub fn connect(plan: ConsumerPlan, setup: &Setup) -> std::io::Result<Self> {
-        let link = Link::connect(plan.address, &setup.tcp_congestion, INPUT_BYTES)?;
+        let link = setup.connect(&plan.address, INPUT_BYTES)?;
         let readings: Vec<Reading> = plan
             .partitions
             .into_iter()
-            .map(|(partition, offset, end)| Reading {
-                partition,
-                offset,
-                checked: offset,
-                end,
-                tracker: Tracker::new(setup.fetch.run, partition),
-                counted: 0,
+            .map(|(partition, offset, end)| {
+                Reading::new(offset, end, Tracker::new(setup.fetch.run, partition))
             })
             .collect();
         Ok(Self {
             replica: plan.replica,
             address: plan.address,
             link: Some(link),
-            places: (0..).zip(&readings).map(|(at, r)| (r.partition as i32, at)).collect(),
+            places: places(&readings),
             readings,
             first: 0,
             request: Writer::new(),
@@ -89,6 +94,8 @@ impl Consumer {
             correlation_id: 0,
             is_blocked: false,
             next_fetch_ns: Some(0),
+            membership: plan.membership,
+            version: 0,
         })
     }
 
@@ -118,18 +125,40 @@ impl Consumer {
             .sum()
     }
 
+    /// Takes over what the group has given or taken, and tells it how far each partition was read.
+    fn follow_group(&mut self, setup: &Setup) {
+        let Some(Membership { connection, claim, seen, led }) = &self.membership else { return };
+        if let Some((version, mut given)) = claim.changed_since(self.version, led) {
+            self.version = version;
+            for reading in std::mem::take(&mut self.readings) {
+                match given.remove(&reading.partition) {
+                    Some(offset) if offset == reading.checked => self.readings.push(reading),
+                    given_back => {
+                        let partition = reading.partition;
+                        seen.put(partition, reading.tracker);
+                        given.extend(given_back.map(|offset| (partition, offset)));
+                    }
+                }
+            }
+            for (partition, offset) in given {
+                let tracker = seen.take(setup.fetch.run, partition);
+                self.readings.push(Reading::new(offset, None, tracker));
+            }
+            self.places = places(&self.readings);
+        }
+        let read = self.readings.iter().map(|reading| (reading.partition, reading.checked));
+        claim.report(*connection, self.version, read.collect());
+    }
+
     /// Sends the next fetch if none is under way, connects again if need be. Returns whether there
     /// is a new connection.
     pub fn on_tick(&mut self, setup: &Setup, stats: &mut Stats, now_ns: u64) -> bool {
+        self.follow_group(setup);
         if self.next_fetch_ns.is_none_or(|at_ns| at_ns > now_ns) {
             return false;
         }
         let is_new = self.link.is_none();
-        let link = self
-            .link
-            .take()
-            .map_or_else(|| Link::connect(self.address, &setup.tcp_congestion, INPUT_BYTES), Ok);
-        match link {
+        match self.link.take().map_or_else(|| setup.connect(&self.address, INPUT_BYTES), Ok) {
             Ok(link) => self.continue_with(link, setup, stats),
             Err(_) => self.next_fetch_ns = Some(now_ns + RETRY_DELAY_NS),
         }
@@ -148,6 +177,11 @@ impl Consumer {
         let fetch = &setup.fetch;
         self.next_fetch_ns = None;
         // The broker fills a fetch from the front: who comes first changes each time.
+        if self.readings.is_empty() {
+            // The group may give it some.
+            self.next_fetch_ns = Some(setup.clock.now_ns() + RETRY_DELAY_NS);
+            return Ok(());
+        }
         let (after, before) = self.readings.split_at(self.first % self.readings.len());
         self.first = (self.first + 1) % self.readings.len();
         let partitions: Vec<FetchPartition<'_>> = before
@@ -181,7 +215,7 @@ impl Consumer {
             ..Default::default()
         };
         self.correlation_id = self.correlation_id.wrapping_add(1) & i32::MAX;
-        cluster::encode_frame(&mut self.request, &request, fetch.version, self.correlation_id)
+        frame::encode(&mut self.request, &request, fetch.version, self.correlation_id, CLIENT_ID)
             .expect("every field set here exists in versions 4 to 12");
         self.written = 0;
         self.flush(link)
@@ -204,6 +238,7 @@ impl Consumer {
             self.is_blocked = bytes == 0;
             self.written += bytes;
         }
+        self.is_blocked |= !link.push().map_err(|_| Failure::ConnectionLost)?;
         Ok(())
     }
 
@@ -237,9 +272,9 @@ impl Consumer {
         };
         let now_ns = setup.clock.now_ns();
         let link = &*link;
-        let decoded = cluster::decode_answer(link.frame(place), ApiKey::Fetch, setup.fetch.version);
         let (correlation_id, answer): (i32, FetchResponse<'_>) =
-            decoded.map_err(|_| Failure::Malformed)?;
+            frame::decode(link.frame(place), setup.fetch.version)
+                .map_err(|_| Failure::Malformed)?;
         if correlation_id != self.correlation_id {
             return Err(Failure::Malformed);
         }
@@ -275,7 +310,12 @@ impl Consumer {
         if answer.error_code != 0 {
             return Err(Failure::Code(answer.error_code));
         }
-        let place = *self.places.get(&answer.partition_index).ok_or(Failure::Malformed)?;
+        let place = match self.places.get(&answer.partition_index) {
+            Some(place) => *place,
+            // A partition that the group has just taken away.
+            None if self.membership.is_some() => return Ok(()),
+            None => return Err(Failure::Malformed),
+        };
         let mut bytes = records_of(answer);
         while let Some((batch, rest)) = Fetched::first(bytes).map_err(|_| Failure::Malformed)? {
             self.readings[place].offset = batch.end_offset();
@@ -332,6 +372,10 @@ impl Reading {
             }
         })
     }
+}
+
+fn places(readings: &[Reading]) -> BTreeMap<i32, usize> {
+    (0..).zip(readings).map(|(at, reading)| (reading.partition as i32, at)).collect()
 }
 
 fn records_of<'a>(answer: &PartitionData<'a>) -> &'a [u8] {

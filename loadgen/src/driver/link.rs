@@ -1,7 +1,10 @@
-//! One non-blocking connection: whole frames in, vectored writes out.
+//! One non-blocking connection, plain or TLS: whole frames in, vectored writes out.
 
+use crate::secure::{Access, Opened};
+use rustls::{ClientConnection, StreamOwned};
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -10,11 +13,23 @@ use std::time::Duration;
 const FRAME_BYTES_MAX: usize = 1 << 30;
 /// Bytes read in one turn, so that one connection cannot keep the thread to itself.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// The same of TLS, whose reads are small.
+const TLS_READS_MAX: usize = 64;
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How bytes travel.
+#[derive(Debug)]
+enum Wire {
+    Plain(TcpStream),
+    /// Written to while frames of the input are borrowed.
+    Tls(RefCell<Box<StreamOwned<ClientConnection, TcpStream>>>),
+}
 
 /// A connected socket and its input.
 #[derive(Debug)]
 pub struct Link {
-    stream: TcpStream,
+    socket: TcpStream,
+    wire: Wire,
     /// Invariant: `start <= end <= input.len()`; unread input lies between them.
     input: Vec<u8>,
     start: usize,
@@ -22,24 +37,65 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects, waiting at most 5 s.
-    pub fn connect(address: SocketAddr, congestion: &str, input_bytes: usize) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_nodelay(true)?;
+    /// Connects to HOST:PORT, waiting at most 5 s.
+    pub fn connect(
+        address: &str,
+        access: &Access,
+        congestion: &str,
+        input_bytes: usize,
+    ) -> io::Result<Self> {
+        let mut failure = io::Error::other("the name has no address");
+        let mut connected = None;
+        for address in address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_WITHIN) {
+                Ok(socket) => {
+                    connected = Some(socket);
+                    break;
+                }
+                Err(error) => failure = error,
+            }
+        }
+        let socket = connected.ok_or(failure)?;
+        socket.set_nodelay(true)?;
         // A kernel without that algorithm, or one that forbids it, keeps its own: the report says
         // which algorithm the host has.
-        let _ = rustix::net::sockopt::set_tcp_congestion(&stream, congestion);
-        stream.set_nonblocking(true)?;
-        Ok(Self { stream, input: vec![0; input_bytes], start: 0, end: 0 })
+        let _ = rustix::net::sockopt::set_tcp_congestion(&socket, congestion);
+        socket.set_read_timeout(Some(CONNECT_WITHIN))?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let wire = match access.open(socket.try_clone()?, host)? {
+            Opened::Plain(socket) => Wire::Plain(socket),
+            Opened::Tls(stream) => Wire::Tls(RefCell::new(stream)),
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, wire, input: vec![0; input_bytes], start: 0, end: 0 })
     }
 
     /// For epoll.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.socket.as_fd()
     }
 
     /// Reads what has arrived, once. `Ok(false)`: the peer has ended the connection.
     pub fn receive(&mut self) -> io::Result<bool> {
+        self.make_room();
+        let end_max = self.input.len().min(self.end + TURN_BYTES_MAX);
+        let room = &mut self.input[self.end..end_max];
+        let read = match &mut self.wire {
+            Wire::Plain(socket) => socket.read(room),
+            Wire::Tls(_) => return self.receive_tls(),
+        };
+        match read {
+            Ok(0) => Ok(false),
+            Ok(bytes) => {
+                self.end += bytes;
+                Ok(true)
+            }
+            Err(error) if is_transient(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_room(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
@@ -51,16 +107,37 @@ impl Link {
                 self.input.resize(self.input.len() * 2, 0);
             }
         }
-        let end_max = self.input.len().min(self.end + TURN_BYTES_MAX);
-        match (&self.stream).read(&mut self.input[self.end..end_max]) {
-            Ok(0) => Ok(false),
-            Ok(bytes) => {
-                self.end += bytes;
-                Ok(true)
+    }
+
+    /// Takes what has arrived, and all that it decrypts to: epoll knows of the socket only.
+    fn receive_tls(&mut self) -> io::Result<bool> {
+        let mut is_open = true;
+        for _ in 0..TLS_READS_MAX {
+            let Wire::Tls(stream) = &mut self.wire else { unreachable!("called for TLS only") };
+            let stream = stream.get_mut();
+            match stream.conn.read_tls(&mut stream.sock) {
+                Ok(0) => is_open = false,
+                Ok(_) => {}
+                Err(error) if is_transient(&error) => break,
+                Err(error) => return Err(error),
             }
-            Err(error) if is_transient(&error) => Ok(true),
-            Err(error) => Err(error),
+            stream.conn.process_new_packets().map_err(io::Error::other)?;
+            loop {
+                self.make_room();
+                let Wire::Tls(stream) = &mut self.wire else { unreachable!("it was just TLS") };
+                let room = &mut self.input[self.end..];
+                match stream.get_mut().conn.reader().read(room) {
+                    Ok(0) => return Ok(false),
+                    Ok(bytes) => self.end += bytes,
+                    Err(error) if is_transient(&error) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            if !is_open {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
     /// Takes the next whole frame; its place, without the size, for [`Link::frame`].
@@ -92,11 +169,33 @@ impl Link {
 
     /// Writes once. `Ok(0)`: the socket takes nothing now.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match (&self.stream).write_vectored(slices) {
-            Ok(bytes) => Ok(bytes),
+        let written = match &self.wire {
+            Wire::Plain(socket) => (&mut &*socket).write_vectored(slices),
+            Wire::Tls(_) if !self.push()? => Ok(0),
+            Wire::Tls(stream) => {
+                let written = stream.borrow_mut().conn.writer().write_vectored(slices);
+                self.push()?;
+                written
+            }
+        };
+        match written {
             Err(error) if is_transient(&error) => Ok(0),
-            Err(error) => Err(error),
+            written => written,
         }
+    }
+
+    /// Hands over what was encrypted and not yet taken; whether nothing of it is left.
+    pub fn push(&self) -> io::Result<bool> {
+        let Wire::Tls(stream) = &self.wire else { return Ok(true) };
+        let stream = &mut **stream.borrow_mut();
+        while stream.conn.wants_write() {
+            match stream.conn.write_tls(&mut stream.sock) {
+                Ok(_) => {}
+                Err(error) if is_transient(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -109,6 +208,11 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
+    fn connect(address: &std::net::SocketAddr) -> Link {
+        let link = Link::connect(&address.to_string(), &Access::default(), "cubic", 16);
+        link.expect("it listens")
+    }
+
     #[test]
     fn frames_come_whole_however_the_bytes_arrive() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -120,7 +224,7 @@ mod tests {
             .flat_map(|frame| [&(frame.len() as i32).to_be_bytes()[..], frame].concat())
             .collect();
         for piece in [1, 3, 7, 1000] {
-            let mut link = Link::connect(address, "cubic", 16).expect("it listens");
+            let mut link = connect(&address);
             let (mut peer, _) = listener.accept().expect("it has connected");
             let mut seen = Vec::new();
             for bytes in sent.chunks(piece) {
@@ -151,8 +255,7 @@ mod tests {
     #[test]
     fn a_senseless_size_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let mut link =
-            Link::connect(listener.local_addr().expect("bound"), "cubic", 16).expect("it listens");
+        let mut link = connect(&listener.local_addr().expect("bound"));
         let (mut peer, _) = listener.accept().expect("it has connected");
         peer.write_all(&[0xff; 8]).expect("the link is open");
         drop(peer);

@@ -12,9 +12,14 @@ pub mod worker;
 use crate::args::Acks;
 use crate::batch::Template;
 use crate::clock::Clock;
-use crate::schedule::Spread;
+use crate::group::{Claim, Seen};
+use crate::keys::Keys;
+use crate::schedule::Arrivals;
+use crate::secure::Access;
+use link::Link;
 use millrace_wire::compression::Compression;
-use std::net::SocketAddr;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The phases of a run, in clock nanoseconds.
@@ -54,6 +59,8 @@ pub struct Setup {
     pub topic: String,
     /// When what happens.
     pub timeline: Timeline,
+    /// How brokers are reached.
+    pub access: Access,
     /// Congestion control asked for.
     pub tcp_congestion: String,
     /// Spin instead of sleeping when a send is due within this time.
@@ -72,6 +79,11 @@ impl Setup {
     /// When sending ends.
     pub fn end_ns(&self) -> u64 {
         self.end_ns.load(Ordering::Relaxed)
+    }
+
+    /// Connects to a broker.
+    pub fn connect(&self, address: &str, input_bytes: usize) -> io::Result<Link> {
+        Link::connect(address, &self.access, &self.tcp_congestion, input_bytes)
     }
 
     /// Ends sending now, if it has not ended.
@@ -94,24 +106,20 @@ pub struct ProduceSetup {
     pub acks: Acks,
     /// Records in a batch, at most or exactly.
     pub batch_records: usize,
-    /// Bytes of a value.
-    pub record_bytes: usize,
     /// Batches in a request.
     pub batches_per_request: usize,
     /// 0: batches are due whole.
     pub linger_ns: u64,
-    /// Records per second over all connections; `None`: closed loop.
-    pub rate: Option<f64>,
-    /// Distances of intended times.
-    pub spread: Spread,
+    /// When records are due; `None`: closed loop.
+    pub arrivals: Option<Arrivals>,
     /// Requests under way on a connection.
     pub inflight: usize,
     /// Each connection ends after the request that reaches this many records.
     pub records_max: u64,
-    /// Distinct keys; `None` without keys.
-    pub keys: Option<u32>,
-    /// Partitions of the topic.
-    pub partitions: u32,
+    /// The keys; `None` without.
+    pub keys: Option<Keys>,
+    /// Batches go where the keys are, not to the next partition.
+    pub is_keyed: bool,
     /// Compression.
     pub compression: Compression,
     /// How often a batch is sent again.
@@ -156,8 +164,8 @@ pub struct FetchSetup {
 pub struct ProducerPlan {
     /// Its number, which is the producer in payloads.
     pub id: u32,
-    /// The broker.
-    pub address: SocketAddr,
+    /// HOST:PORT of the broker.
+    pub address: Arc<str>,
     /// Partitions led by it.
     pub partitions: Vec<u32>,
     /// Producer id and epoch, (-1, -1) without idempotence.
@@ -169,8 +177,23 @@ pub struct ProducerPlan {
 pub struct ConsumerPlan {
     /// Which of the readers of each partition it is.
     pub replica: u32,
-    /// The broker.
-    pub address: SocketAddr,
+    /// HOST:PORT of the broker.
+    pub address: Arc<str>,
     /// Partitions, with the offset to begin at and the one to stop at.
     pub partitions: Vec<(u32, i64, Option<i64>)>,
+    /// A group that gives it its partitions instead.
+    pub membership: Option<Membership>,
+}
+
+/// What a consumer connection knows of its group.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// Tells the connections of all members apart.
+    pub connection: u64,
+    /// What its member is given.
+    pub claim: Arc<Claim>,
+    /// What was seen of partitions without a reader.
+    pub seen: Arc<Seen>,
+    /// Partitions that its broker leads.
+    pub led: Vec<u32>,
 }

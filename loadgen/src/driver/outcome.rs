@@ -2,18 +2,17 @@
 
 use super::Setup;
 use super::link::Link;
-use super::producer::{Producer, done};
+use super::producer::{INPUT_BYTES, Producer, done};
 use super::request::Request;
 use super::stats::{Failure, Stats};
 use crate::args::Acks;
-use crate::cluster;
+use millrace_client::frame;
+use millrace_wire::ErrorCode;
 use millrace_wire::messages::ProduceResponse;
-use millrace_wire::{ApiKey, ErrorCode};
 use std::collections::VecDeque;
 
 const RETRY_DELAY_NS: u64 = 100_000_000;
 const RECONNECT_DELAY_NS: u64 = 100_000_000;
-const INPUT_BYTES: usize = 64 << 10;
 
 impl Producer {
     /// Takes the answers that have arrived.
@@ -88,9 +87,8 @@ impl Producer {
         request: &Request,
         version: i16,
     ) -> Result<(), Failure> {
-        let decoded = cluster::decode_answer(frame, ApiKey::Produce, version);
         let (correlation_id, answer): (i32, ProduceResponse<'_>) =
-            decoded.map_err(|_| Failure::Malformed)?;
+            frame::decode(frame, version).map_err(|_| Failure::Malformed)?;
         let mut answered = 0;
         for topic in answer.responses.iter() {
             for partition in topic.partition_responses.iter() {
@@ -180,7 +178,7 @@ impl Producer {
         if self.link.is_some() || is_over || now_ns < self.reconnect_ns {
             return false;
         }
-        match Link::connect(self.plan.address, &setup.tcp_congestion, INPUT_BYTES) {
+        match setup.connect(&self.plan.address, INPUT_BYTES) {
             Ok(link) => {
                 self.link = Some(link);
                 self.possible_ns = setup.clock.now_ns();

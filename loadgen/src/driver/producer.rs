@@ -15,7 +15,7 @@ use std::io::IoSlice;
 const SLICES_MAX: usize = 64;
 /// Rounds of building and writing before other connections get their turn.
 const ROUNDS_MAX: usize = 4;
-const INPUT_BYTES: usize = 64 << 10;
+pub(super) const INPUT_BYTES: usize = 64 << 10;
 
 /// A producer connection and its requests.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Producer {
     pub(super) link: Option<Link>,
     pub(super) streams: Vec<SentStream>,
     cursor: usize,
+    /// See [`Author::weights`].
+    weights: Vec<f64>,
     /// Handed to batches so far.
     records_built: u64,
     schedule: Option<Schedule>,
@@ -56,7 +58,7 @@ impl Producer {
     /// Connects.
     pub fn connect(plan: ProducerPlan, setup: &Setup) -> std::io::Result<Self> {
         let produce = setup.produce();
-        let link = Link::connect(plan.address, &setup.tcp_congestion, INPUT_BYTES)?;
+        let link = setup.connect(&plan.address, INPUT_BYTES)?;
         let streams: Vec<SentStream> = plan
             .partitions
             .iter()
@@ -66,6 +68,7 @@ impl Producer {
             link: Some(link),
             // Connections begin at different partitions, so that few of them meet on one.
             cursor: plan.id as usize % streams.len(),
+            weights: weights_of(produce, &plan.partitions),
             streams,
             records_built: 0,
             schedule: schedule_of(setup, produce, plan.id),
@@ -205,6 +208,7 @@ impl Producer {
             producer_id: self.plan.producer_id,
             streams: &mut self.streams,
             cursor: &mut self.cursor,
+            weights: &self.weights,
             random: &mut self.random,
         };
         request.build(setup, setup.produce(), author, now_ns, records);
@@ -239,6 +243,12 @@ impl Producer {
                 Err(_) => self.on_lost(setup, stats, Failure::ConnectionLost),
             }
         }
+        // What TLS has taken and the socket has not.
+        match self.link.as_ref().map(Link::push) {
+            Some(Ok(is_all_gone)) => self.is_blocked |= !is_all_gone,
+            Some(Err(_)) => self.on_lost(setup, stats, Failure::ConnectionLost),
+            None => {}
+        }
     }
 
     fn on_written(&mut self, setup: &Setup, stats: &mut Stats, mut written: usize) {
@@ -265,32 +275,33 @@ impl Producer {
 }
 
 pub(super) fn done(request: &Request, produce: &ProduceSetup, batches: u64) -> Done {
-    let records = match batches == request.batches.len() as u64 {
-        true => request.records(),
-        false => batches * request.batches[0].records as u64,
-    };
+    // All batches of a request have as many records.
+    let count = request.batches[0].records;
     Done {
-        records,
-        value_bytes: records * produce.record_bytes as u64,
+        records: batches * count as u64,
+        value_bytes: batches * produce.template.values_bytes(count),
         batches,
         request_bytes: request.frame.bytes().len() as u64,
     }
 }
 
 fn schedule_of(setup: &Setup, produce: &ProduceSetup, id: u32) -> Option<Schedule> {
-    let records_per_second = produce.rate?;
     let records_per_arrival = match produce.linger_ns {
         0 => produce.batch_records * produce.batches_per_request,
         _ => 1,
     };
-    Some(Schedule::new(
-        produce.spread,
-        records_per_second / records_per_arrival as f64,
-        setup.timeline.start_ns,
-        id as usize,
-        produce.connections,
-        produce.seed,
-    ))
+    let place = (id as usize, produce.connections);
+    let arrivals = produce.arrivals.as_ref()?;
+    Some(Schedule::new(arrivals, records_per_arrival, setup.timeline.start_ns, place, produce.seed))
+}
+
+fn weights_of(produce: &ProduceSetup, partitions: &[u32]) -> Vec<f64> {
+    let Some(keys) = produce.keys.as_ref().filter(|_| produce.is_keyed) else { return Vec::new() };
+    let sums = partitions.iter().scan(0.0, |sum, &partition| {
+        *sum += keys.weight(partition);
+        Some(*sum)
+    });
+    sums.collect()
 }
 
 /// When the next request is to leave; `None` when nothing is due before the end.

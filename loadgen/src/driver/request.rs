@@ -46,8 +46,23 @@ pub struct Author<'a> {
     pub streams: &'a mut [SentStream],
     /// The partition of the next batch.
     pub cursor: &'a mut usize,
+    /// Sums of how often keys of each partition come; empty: one partition after the other.
+    pub weights: &'a [f64],
     /// Source of keys.
     pub random: &'a mut fastrand::Rng,
+}
+
+impl Author<'_> {
+    fn next_slot(&mut self) -> usize {
+        let count = self.streams.len();
+        let Some(total) = self.weights.last() else {
+            let slot = *self.cursor;
+            *self.cursor = (slot + 1) % count;
+            return slot;
+        };
+        let at = self.random.f64() * total;
+        self.weights.partition_point(|sum| *sum <= at).min(count - 1)
+    }
 }
 
 impl Request {
@@ -56,7 +71,7 @@ impl Request {
         &mut self,
         setup: &Setup,
         produce: &ProduceSetup,
-        author: Author<'_>,
+        mut author: Author<'_>,
         now_ns: u64,
         records: usize,
     ) {
@@ -70,8 +85,7 @@ impl Request {
         }
         batches.clear();
         for index in 0..produce.batches_per_request {
-            let slot = *author.cursor;
-            *author.cursor = (slot + 1) % author.streams.len();
+            let slot = author.next_slot();
             let stream = &mut author.streams[slot];
             let first_sequence = stream.sent;
             stream.sent += records as u64;
@@ -93,7 +107,7 @@ impl Request {
                 intended_ns,
                 timestamp_ms: setup.wall_ms_at_zero + (now_ns / 1_000_000) as i64,
                 producer: (producer_id, epoch, base_sequence),
-                keys: produce.keys.map(|keys| (keys, produce.partitions)),
+                keys: produce.keys.as_ref(),
             };
             if is_plain {
                 frame.fill(index, template, &fill, author.random);

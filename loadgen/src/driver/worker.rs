@@ -45,7 +45,7 @@ pub struct Harvest {
 #[allow(missing_docs)]
 pub enum WorkerError {
     #[error("cannot connect to {address}: {source}")]
-    Connect { address: std::net::SocketAddr, source: std::io::Error },
+    Connect { address: Arc<str>, source: std::io::Error },
     #[error("epoll: {0}")]
     Poll(#[from] rustix::io::Errno),
     #[error("CPU {cpu} cannot be used: {source}")]
@@ -111,7 +111,7 @@ impl Worker {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut producers = Vec::new();
         for plan in share.producers {
-            let address = plan.address;
+            let address = Arc::clone(&plan.address);
             producers.push(
                 Producer::connect(plan, &setup)
                     .map_err(|source| WorkerError::Connect { address, source })?,
@@ -119,7 +119,7 @@ impl Worker {
         }
         let mut consumers = Vec::new();
         for plan in share.consumers {
-            let address = plan.address;
+            let address = Arc::clone(&plan.address);
             consumers.push(
                 Consumer::connect(plan, &setup)
                     .map_err(|source| WorkerError::Connect { address, source })?,

@@ -133,6 +133,18 @@ impl Chart {
         svg
     }
 
+    /// The same as a file of its own.
+    pub fn standalone(&self) -> String {
+        const STYLE: &str = "text{font:12px system-ui,sans-serif}.title{font-weight:600}\
+            .grid{stroke:#ddd}.line{fill:none;stroke-width:2}.ytick{text-anchor:end;fill:#555}\
+            .xtick{text-anchor:middle;fill:#555}.hover circle{fill:transparent}";
+        let back =
+            format!("<style>{STYLE}</style><rect width={WIDTH} height={HEIGHT} fill=#fff />");
+        let svg = self.svg().replacen('>', &format!(">{back}"), 1);
+        // Attributes without quotes are HTML's, not XML's.
+        quoted(&svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1))
+    }
+
     fn draw_axes(&self, svg: &mut String, x: &Axis, y: &Axis) {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
         for tick in y.ticks() {
@@ -256,6 +268,33 @@ fn y_at(axis: &Axis, value: f64) -> f64 {
     HEIGHT - BOTTOM - axis.place(value) * (HEIGHT - TOP - BOTTOM)
 }
 
+/// Puts quotes around the values of attributes that have none.
+fn quoted(html: &str) -> String {
+    let mut xml = String::with_capacity(html.len() * 9 / 8);
+    for (place, part) in html.split('<').enumerate() {
+        if place == 0 {
+            xml.push_str(part);
+            continue;
+        }
+        let (tag, text) = part.split_once('>').unwrap_or((part, ""));
+        xml.push('<');
+        let mut is_quoted = false;
+        for (place, word) in tag.split(' ').enumerate() {
+            xml.push_str(if place > 0 { " " } else { "" });
+            let value = word.split_once('=').filter(|(_, v)| !is_quoted && !v.starts_with('"'));
+            match value {
+                Some((name, value)) => {
+                    let _ = write!(xml, "{name}=\"{value}\"");
+                }
+                None => xml.push_str(word),
+            }
+            is_quoted ^= word.matches('"').count() % 2 == 1;
+        }
+        let _ = write!(xml, ">{text}");
+    }
+    xml
+}
+
 /// Text made safe for HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -325,6 +364,20 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_chart_of_its_own_is_xml() {
+        let rows = [
+            (
+                "<a x=1 class=\"b c=d\" y=2 />t=1<b/>",
+                "<a x=\"1\" class=\"b c=d\" y=\"2\" />t=1<b/>",
+            ),
+            ("<svg viewBox=\"0 0 1 2\" role=img>", "<svg viewBox=\"0 0 1 2\" role=\"img\">"),
+        ];
+        for (html, xml) in rows {
+            assert_eq!(quoted(html), xml);
         }
     }
 

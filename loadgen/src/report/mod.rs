@@ -5,7 +5,9 @@ pub mod html;
 pub mod omb;
 pub mod text;
 
+use crate::catchup::CatchUp;
 use crate::cost::Usage;
+use crate::group::GroupFound;
 use crate::histogram::{Latencies, Percentiles};
 use crate::machine::{Facts, Noise};
 use crate::verify::Integrity;
@@ -78,6 +80,12 @@ pub struct Report {
     pub stolen_cpus: f64,
     /// Records consumers saw a second of the measured time.
     pub consumed_per_second: f64,
+    /// What the group of the consumers did, with --group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupFound>,
+    /// What the readers of the backlog did, with --cold-readers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catch_up: Option<CatchUp>,
     /// Length of the measured time.
     pub measured_seconds: f64,
     /// Every option.

@@ -115,6 +115,15 @@ pub fn figures(report: &Report) -> Vec<(&'static str, String)> {
         ));
         figures.push(("broker wrote MB", format!("{:.1}", broker.write_bytes as f64 / 1e6)));
     }
+    if let Some(group) = &report.group {
+        figures.push(("group: join, ms", format!("{:.0}", group.join_ms)));
+        figures.push(("group: rebalances", group.rebalances.to_string()));
+        figures.push(("group: commit p50", time(group.commit_us.p50)));
+    }
+    if let Some(read) = &report.catch_up {
+        figures.push(("cold readers MB/s", format!("{:.1}", read.bytes_per_second / 1e6)));
+        figures.push(("cold readers took, s", format!("{:.1}", read.seconds)));
+    }
     figures.push(("kernel threads' CPUs busy", format!("{:.2}", report.kernel_cpus_busy)));
     figures.push(("client CPU fraction", format!("{:.2}", report.client_cpu_fraction)));
     figures

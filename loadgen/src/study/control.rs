@@ -1,6 +1,7 @@
 //! A load by another program, as a check on our own figures: what it costs the broker.
 
 use crate::brokers::{Running, spawn_on};
+use crate::cluster::Cluster;
 use crate::cost::Meter;
 use crate::interrupt;
 use crate::plan::Target;
@@ -91,7 +92,8 @@ pub fn control(
         let how = status.map_or("was ended".to_owned(), |code| format!("ended with status {code}"));
         invalid_reasons.push(format!("the program {how}"));
     }
-    let there: i64 = target.offsets(-1)?.values().sum();
+    let mut cluster = Cluster::connect(&broker.address)?;
+    let there: i64 = target.offsets(&mut cluster, -1)?.values().sum();
     if there.unsigned_abs() != control.records {
         invalid_reasons.push(format!("{there} records are there, not {}", control.records));
     }

@@ -4,7 +4,7 @@
 use super::control::{self, Control};
 use super::file::broker_at;
 use super::found::{Found, Measured};
-use super::{Row, Study, Work, page};
+use super::{Row, Study, Work, curve, page};
 use crate::args::{ConsumeArgs, RunArgs, StudyArgs};
 use crate::brokers::{BrokerSpec, Running};
 use crate::clock::wall_ms;
@@ -14,7 +14,7 @@ use crate::machine::{self, HostCongestion};
 use crate::plan::Target;
 use crate::report::{Outcome, write_json};
 use crate::run::{self, BrokerProcess, RunError, Surroundings};
-use crate::{catchup, interrupt, lifecycle};
+use crate::{catchup, churn, interrupt, lifecycle};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -325,6 +325,12 @@ impl Engine<'_> {
                 let args = self.reading(args, running, target);
                 value(&catchup::consume(&args, Live::Silent)?)
             }
+            Work::Churn(args) => {
+                let (running, mut args) = (&self.fleet[broker], args.clone());
+                args.target.bootstrap.clone_from(&running.address);
+                args.target.pid = running.pid;
+                value(&churn::churn(&args, Live::Silent)?)
+            }
             Work::Control(args, control) => {
                 let running = &self.fleet[broker];
                 self.control(row, (args, control), (spec, running), folder, target)
@@ -376,8 +382,20 @@ impl Engine<'_> {
         self.found.sum_up(self.study);
         let written = write_json(&self.out.join("report.json"), &self.found)
             .and_then(|()| fs::write(self.out.join("report.html"), page::html(&self.found)))
+            .and_then(|()| fs::write(self.out.join("results.csv"), page::csv(&self.found)))
             .and_then(|()| fs::write(self.out.join("summary.md"), page::markdown(&self.found)));
-        written.map_err(|source| write_error(self.out, source))
+        written.and_then(|()| self.write_curves()).map_err(|source| write_error(self.out, source))
+    }
+
+    /// Each curve also as a picture of its own, for pages about the study.
+    fn write_curves(&self) -> std::io::Result<()> {
+        for (name, charts) in curve::curves(&self.found) {
+            for (number, chart) in (1..).zip(charts) {
+                let path = self.out.join(format!("{}-{number}.svg", name.replace(' ', "-")));
+                fs::write(path, chart.standalone())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -425,6 +443,7 @@ impl Study {
             for row in &mut self.rows {
                 match &mut row.work {
                     Work::Run(run) => (run.duration, run.warmup) = (duration, duration / 10),
+                    Work::Churn(churn) => churn.duration = duration,
                     Work::Idle(idle) => (idle.duration, idle.settle) = (duration, duration / 10),
                     _ => {}
                 }

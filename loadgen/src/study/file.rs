@@ -66,6 +66,7 @@ struct RowFile {
     start: bool,
     recover: Option<Spanned<String>>,
     idle: Option<Spanned<String>>,
+    churn: Option<Spanned<String>>,
     #[serde(default)]
     durable: bool,
     #[serde(default)]
@@ -312,7 +313,7 @@ fn row_of(source: Source<'_>, row: &RowFile, suffix: &str, axes: &str) -> Result
     })
 }
 
-fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
+fn check_kind(source: Source<'_>, row: &RowFile) -> Result<(), String> {
     let kinds = [
         row.run.is_some(),
         row.consume.is_some(),
@@ -320,11 +321,17 @@ fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
         row.start,
         row.recover.is_some(),
         row.idle.is_some(),
+        row.churn.is_some(),
     ];
     if kinds.iter().filter(|&&is_there| is_there).count() != 1 {
-        let what = "a row has one of run, consume, control, start, recover, idle";
+        let what = "a row has one of run, consume, control, start, recover, idle, churn";
         return Err(source.error(&row.name, what));
     }
+    Ok(())
+}
+
+fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
+    check_kind(source, row)?;
     let parse = |options: &Spanned<String>, prefix: &[&str], axes: &str| {
         let text = format!("{} {axes}", options.get_ref());
         let words = ["loadgen"].into_iter().chain(prefix.iter().copied());
@@ -374,6 +381,12 @@ fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
             unreachable!("it begins with idle")
         };
         return Ok(Work::Idle(Box::new(args)));
+    }
+    if let Some(options) = &row.churn {
+        let Command::Churn(args) = parse(options, &["churn"], axes)? else {
+            unreachable!("it begins with churn")
+        };
+        return Ok(Work::Churn(Box::new(args)));
     }
     Ok(Work::Start)
 }

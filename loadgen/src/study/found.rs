@@ -151,7 +151,6 @@ pub struct Demand {
 impl Found {
     /// Nothing yet.
     pub fn of(study: &Study, command: &str) -> Self {
-        let [year, month, day, hour, minute, second] = clock::utc(clock::wall_ms());
         let brokers = study.brokers.iter().map(|spec| BrokerFound {
             version_found: spec
                 .version
@@ -165,7 +164,7 @@ impl Found {
             about: study.about.clone(),
             command: command.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"),
+            started: clock::utc_words(clock::wall_ms()),
             machine: Facts::read(),
             brokers: brokers.collect(),
             ..Self::default()
@@ -315,5 +314,6 @@ fn words(work: &Work) -> String {
             format!("{bytes} bytes in {partitions} partitions, kill -9, start")
         }
         Work::Idle(args) => format!("idle with {} partitions", args.partitions),
+        Work::Churn(args) => format!("churn {}", json(serde_json::to_value(args))),
     }
 }

@@ -28,6 +28,11 @@ const KNOWN: &[(&str, &str, f64, usize)] = &[
     ("start_to_ack_ms", "start to first ack, ms", 1.0, 1),
     ("cpu_percent", "idle CPU, % of a core", 1.0, 3),
     ("rss_mib", "RSS, MiB", 1.0, 1),
+    ("catch_up.bytes_per_second", "cold readers, MB/s", 1e-6, 1),
+    ("group.join_ms", "group joined, ms", 1.0, 0),
+    ("group.commit_us.p50", "commit p50, ms", 1e-3, 3),
+    ("broker_cpu_us_each", "broker CPU, us each", 1.0, 1),
+    ("broker_grew_mib", "broker RSS grew, MiB", 1.0, 1),
 ];
 
 impl Metric {
@@ -39,6 +44,11 @@ impl Metric {
     /// What it is, with its unit.
     pub fn words(&self) -> &str {
         self.known().map_or(&self.0, |known| known.1)
+    }
+
+    /// A value in that unit, as a number.
+    pub fn scaled(&self, value: f64) -> f64 {
+        value * self.known().map_or(1.0, |known| known.2)
     }
 
     /// A value in that unit.

@@ -3,6 +3,7 @@
 //! `file` reads a study, `engine` runs it, `found` sums it up, `page` shows it.
 
 pub mod control;
+pub mod curve;
 pub mod engine;
 pub mod file;
 pub mod found;
@@ -10,7 +11,7 @@ pub mod metric;
 pub mod page;
 pub mod ratio;
 
-use crate::args::{ConsumeArgs, IdleArgs, RecoverArgs, RunArgs};
+use crate::args::{ChurnArgs, ConsumeArgs, IdleArgs, RecoverArgs, RunArgs};
 use crate::brokers::BrokerSpec;
 use control::Control;
 use metric::{Bound, Metric};
@@ -79,6 +80,8 @@ pub enum Work {
     Recover(RecoverArgs),
     /// A fresh broker left alone.
     Idle(Box<IdleArgs>),
+    /// `loadgen churn`.
+    Churn(Box<ChurnArgs>),
 }
 
 impl Work {

@@ -1,5 +1,6 @@
 //! A study as a page and as Markdown.
 
+use super::curve;
 use super::found::{Demand, Figure, Found, RowFound};
 use super::metric::{Outcome, Subject, number};
 use crate::report::chart::{self, escape};
@@ -144,6 +145,23 @@ pub fn terminal(found: &Found) -> String {
     text
 }
 
+/// results.csv: every value that counts.
+pub fn csv(found: &Found) -> String {
+    let mut text = "work,figure,broker,number,value\n".to_owned();
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    for (row, figure) in
+        found.rows.iter().flat_map(|row| row.figures.iter().map(move |figure| (row, figure)))
+    {
+        for (of, broker) in figure.brokers.iter().zip(&found.brokers) {
+            for (number, value) in (1..).zip(&of.values) {
+                let (work, name) = (quoted(&row.name), quoted(&broker.spec.name));
+                let _ = writeln!(text, "{work},{},{name},{number},{value}", figure.metric.0);
+            }
+        }
+    }
+    text
+}
+
 /// summary.md.
 pub fn markdown(found: &Found) -> String {
     let mut text = format!("# {}\n\n{}\n\n", found.title, verdict(found));
@@ -224,6 +242,10 @@ pub fn html(found: &Found) -> String {
     for line in legend(found) {
         let _ = writeln!(body, "<p>{}</p>", escape(&line));
     }
+    for (name, charts) in curve::curves(found) {
+        let _ = writeln!(body, "<h2>{}</h2>", escape(&name));
+        body.push_str(&html::chart_grid(charts));
+    }
     body.push_str("<h2>Every measurement</h2>\n");
     for row in found.rows.iter().filter(|row| row.is_measured() || !row.doubts.is_empty()) {
         let _ = writeln!(body, "<h3>{}</h3>", escape(&row.title));
@@ -234,20 +256,7 @@ pub fn html(found: &Found) -> String {
         let strips = row.figures.iter().map(|figure| strips(found, row, figure));
         let _ = writeln!(body, "<div class=charts>{}</div>", strips.collect::<String>());
     }
-    body.push_str("<h2>Brokers</h2>\n");
-    for broker in &found.brokers {
-        let spec = &broker.spec;
-        let rows = [
-            ("broker", spec.name.clone()),
-            ("version", broker.version_found.clone().unwrap_or_else(|| "-".to_owned())),
-            ("about", spec.about.trim().to_owned()),
-            ("started by", spec.start.clone().unwrap_or_else(|| "-".to_owned()).trim().to_owned()),
-            ("CPUs", format!("{:?}", spec.cpus)),
-            ("loaded before, s", broker.warm_up_s.to_string()),
-            ("durable topics", spec.durable.join(" ")),
-        ];
-        body.push_str(&html::text_table(&rows));
-    }
+    brokers(&mut body, found);
     body.push_str("<h2>Works</h2>\n");
     let works: Vec<(&str, String)> =
         found.rows.iter().map(|row| (row.name.as_str(), row.work.clone())).collect();
@@ -262,6 +271,23 @@ pub fn html(found: &Found) -> String {
         found.started
     );
     html::page(&escape(&found.title), &body)
+}
+
+fn brokers(body: &mut String, found: &Found) {
+    body.push_str("<h2>Brokers</h2>\n");
+    for broker in &found.brokers {
+        let spec = &broker.spec;
+        let rows = [
+            ("broker", spec.name.clone()),
+            ("version", broker.version_found.clone().unwrap_or_else(|| "-".to_owned())),
+            ("about", spec.about.trim().to_owned()),
+            ("started by", spec.start.clone().unwrap_or_else(|| "-".to_owned()).trim().to_owned()),
+            ("CPUs", format!("{:?}", spec.cpus)),
+            ("loaded before, s", broker.warm_up_s.to_string()),
+            ("durable topics", spec.durable.join(" ")),
+        ];
+        body.push_str(&html::text_table(&rows));
+    }
 }
 
 fn paragraphs(body: &mut String, text: &str) {

@@ -21,6 +21,7 @@ use millrace_wire::{ApiKey, Array, Message, Reader, Records, Writer, api, batch}
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -46,10 +47,10 @@ pub(crate) enum Fault {
     HangUp(u64),
     /// Answers each produce request so much later than it came.
     Delay(Duration),
+    /// Answers produce requests so much later than they came, in turns.
+    Delays(&'static [Duration]),
     /// Stands still from a time after the first produce request on, for a time.
     Freeze(Duration, Duration),
-    /// Keeps nothing and answers at once: for measuring the client.
-    Discard,
 }
 
 /// What the broker saw.
@@ -77,19 +78,24 @@ struct State {
     counts: Counts,
     first_produce: Option<Instant>,
     producer_ids: i64,
+    /// How long each request of `Fault::Delays` was really kept back.
+    delayed: Vec<Duration>,
 }
 
 /// The broker; threads end with their connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Fake {
     address: SocketAddr,
+    /// What it calls itself in Metadata.
+    advertised: SocketAddr,
     fault: Fault,
     shared: Arc<(Mutex<State>, Condvar)>,
+    turns: Arc<AtomicUsize>,
 }
 
 const VERSIONS: [(ApiKey, i16, i16); 8] = [
     (ApiKey::Produce, 3, 8),
-    (ApiKey::Fetch, 4, 12),
+    (ApiKey::Fetch, 4, 11),
     (ApiKey::ListOffsets, 1, 7),
     (ApiKey::Metadata, 4, 12),
     (ApiKey::CreateTopics, 2, 6),
@@ -99,14 +105,17 @@ const VERSIONS: [(ApiKey, i16, i16); 8] = [
 ];
 
 impl Fake {
+    #[allow(dead_code)]
     pub(crate) fn start(fault: Fault) -> Self {
-        Self::listen("127.0.0.1:0", fault)
+        Self::advertised_as(None, fault)
     }
 
-    pub(crate) fn listen(address: &str, fault: Fault) -> Self {
-        let listener = TcpListener::bind(address).expect("the address is free");
+    pub(crate) fn advertised_as(advertised: Option<SocketAddr>, fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let fake = Self { address, fault, shared: Arc::default() };
+        let advertised = advertised.unwrap_or(address);
+        let fake =
+            Self { address, advertised, fault, shared: Arc::default(), turns: Arc::default() };
         let accepting = fake.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -124,6 +133,22 @@ impl Fake {
     #[allow(dead_code)]
     pub(crate) fn counts(&self) -> Counts {
         self.state().counts
+    }
+
+    /// Every batch it keeps, with its partition.
+    #[allow(dead_code)]
+    pub(crate) fn batches(&self) -> Vec<(usize, Vec<u8>)> {
+        let state = self.state();
+        let logs = state.logs.iter().enumerate();
+        logs.flat_map(|(at, log)| log.batches.iter().map(move |(_, b)| (at, b.clone()))).collect()
+    }
+
+    /// How long requests were kept back, sorted.
+    #[allow(dead_code)]
+    pub(crate) fn delayed(&self) -> Vec<Duration> {
+        let mut delayed = self.state().delayed.clone();
+        delayed.sort_unstable();
+        delayed
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -211,7 +236,7 @@ impl Fake {
 
     fn metadata(&self, request: MetadataRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
         let count = self.state().logs.len() as i32;
-        let topic = request.topics?.first()?;
+        let topics = request.topics.unwrap_or_default();
         let partitions = (0..count)
             .map(|partition_index| MetadataResponsePartition {
                 partition_index,
@@ -219,20 +244,23 @@ impl Fake {
                 ..Default::default()
             })
             .collect::<Vec<_>>();
-        let host = self.address.ip().to_string();
+        let host = self.advertised.ip().to_string();
         let answer = MetadataResponse {
             brokers: Array::from(vec![MetadataResponseBroker {
                 node_id: 1,
                 host: &host,
-                port: i32::from(self.address.port()),
+                port: i32::from(self.advertised.port()),
                 ..Default::default()
             }]),
-            topics: Array::from(vec![MetadataResponseTopic {
-                error_code: if count == 0 { 3 } else { 0 },
-                name: topic.name,
-                partitions: Array::from(partitions),
-                ..Default::default()
-            }]),
+            topics: topics
+                .iter()
+                .map(|topic| MetadataResponseTopic {
+                    error_code: if count == 0 { 3 } else { 0 },
+                    name: topic.name,
+                    partitions: Array::from(&partitions[..]),
+                    ..Default::default()
+                })
+                .collect(),
             ..Default::default()
         };
         answer.encode(w, version).ok()
@@ -274,6 +302,12 @@ impl Fake {
     fn produce<'a>(&self, request: ProduceRequest<'a>) -> Option<ProduceResponse<'a>> {
         match self.fault {
             Fault::Delay(delay) => std::thread::sleep(delay),
+            Fault::Delays(delays) => {
+                let came = Instant::now();
+                let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(delays[turn % delays.len()]);
+                self.state().delayed.push(came.elapsed());
+            }
             Fault::Freeze(after, length) => {
                 let first = *self.state().first_produce.get_or_insert_with(Instant::now);
                 if first.elapsed() >= after {
@@ -289,10 +323,7 @@ impl Fake {
             let mut partitions = Vec::new();
             for data in topic.partition_data.iter() {
                 let Some(Records::Bytes(bytes)) = data.records else { return None };
-                let error_code = match self.fault {
-                    Fault::Discard => 0,
-                    _ => self.append(&mut state, data.index as usize, bytes)?,
-                };
+                let error_code = self.append(&mut state, data.index as usize, bytes)?;
                 partitions.push(PartitionProduceResponse {
                     index: data.index,
                     error_code,
