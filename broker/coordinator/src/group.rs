@@ -381,7 +381,8 @@ impl Group {
         })
     }
 
-    /// The group as DescribeGroups shows it: metadata and assignments only of a Stable group.
+    /// The group as DescribeGroups shows it: metadata only of a Stable group, and the assignments
+    /// of the last generation that had any.
     pub(crate) fn describe(&self) -> DescribedGroup {
         let stable = self.state == State::Stable;
         let protocol = if stable { self.protocol_name.as_ref() } else { None };
@@ -391,7 +392,7 @@ impl Group {
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
             metadata: member.metadata(protocol),
-            assignment: if stable { member.assignment.clone() } else { Bytes::new() },
+            assignment: member.assignment.clone(),
         };
         let or_empty = |name: Option<&Arc<str>>| name.cloned().unwrap_or_else(|| Arc::from(""));
         DescribedGroup {

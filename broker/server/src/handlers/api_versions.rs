@@ -4,14 +4,16 @@
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
 use millrace_wire::api::ApiKey;
-use millrace_wire::messages::api_versions_response::ApiVersion;
+use millrace_wire::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use millrace_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use super::versions;
 use crate::request::{Outcome, Request, RequestHead};
 use crate::shard::Shard;
 
-pub(super) fn handle<I: Io>(_: &mut Shard<I>, request: &Request) -> Outcome<I> {
+pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
     if !versions(ApiKey::ApiVersions).contains(&request.head.version) {
         let head = RequestHead { version: 0, ..request.head };
         let body = ApiVersionsResponse {
@@ -38,11 +40,27 @@ pub(super) fn handle<I: Io>(_: &mut Shard<I>, request: &Request) -> Outcome<I> {
     }
     let api_keys: Vec<ApiVersion<'_>> =
         ApiKey::all().filter(|key| !versions(*key).is_empty()).map(entry).collect();
-    Outcome::Reply(
-        request
-            .head
-            .reply(&ApiVersionsResponse { api_keys: api_keys.into(), ..Default::default() }),
-    )
+    // Versions before 3 have no place for features; the writer leaves them out.
+    let features = shard.image.features();
+    let supported = features.iter().map(|(name, level)| SupportedFeatureKey {
+        name,
+        min_version: *level,
+        max_version: *level,
+        ..Default::default()
+    });
+    let finalized = features.iter().map(|(name, level)| FinalizedFeatureKey {
+        name,
+        min_version_level: *level,
+        max_version_level: *level,
+        ..Default::default()
+    });
+    Outcome::Reply(request.head.reply(&ApiVersionsResponse {
+        api_keys: api_keys.into(),
+        supported_features: supported.collect(),
+        finalized_features: finalized.collect(),
+        finalized_features_epoch: shard.image.last_offset(),
+        ..Default::default()
+    }))
 }
 
 fn entry<'a>(key: ApiKey) -> ApiVersion<'a> {

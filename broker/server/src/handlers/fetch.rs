@@ -81,8 +81,8 @@ fn resolve<I: Io>(shard: &Shard<I>, version: i16, parts: &mut [FetchPart]) {
             part.read.id.topic_id = found.map_or(Uuid::ZERO, |topic| topic.id);
             part.error = match found {
                 None => Some(unknown),
-                // Before version 10 a client need not know zstd (KIP-110).
-                Some(topic) if version < 10 && is_zstd(shard, topic) => {
+                // As Kafka 4: whoever reads batches gets zstd, though KIP-110 asks for version 10.
+                Some(topic) if version < 4 && is_zstd(shard, topic) => {
                     Some(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE)
                 }
                 Some(topic) => topic

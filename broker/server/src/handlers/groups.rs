@@ -35,7 +35,7 @@ pub(super) fn join<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I>
     let protocols: Vec<(&str, &[u8])> =
         body.protocols.iter().map(|protocol| (protocol.name, protocol.metadata)).collect();
     let random = u128::from(shard.io.random_u64()) << 64 | u128::from(shard.io.random_u64());
-    let client_host = format!("/{}", request.head.peer.ip());
+    let client_host = format!("/{}", request.head.peer.ip().to_canonical());
     let has_rebalance_timeout = request.head.version >= 1;
     let join = JoinRequest {
         version: request.head.version,

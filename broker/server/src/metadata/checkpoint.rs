@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 
 use millrace_io::Io;
 use millrace_wire::batch::batches;
+use millrace_wire::stored::client_quota_record::EntityData;
 use millrace_wire::stored::register_broker_record::{BrokerEndpoint, BrokerFeature};
 use millrace_wire::stored::{
-    ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
-    TopicRecord,
+    ClientQuotaRecord, ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord,
+    RegisterBrokerRecord, TopicRecord,
 };
 
 use super::image::{Broker, Image, ImageError, Topic};
-use super::record::{Content, MetadataRecord, ResourceType, checkpoint_batches, content};
+use super::record::{
+    Content, MetadataRecord, QuotaEntity, ResourceType, checkpoint_batches, content,
+};
 use crate::config::ConfigMap;
 
 impl Image {
@@ -35,6 +38,10 @@ impl Image {
         }
         for ((kind, name), configs) in &self.configs {
             config_records(*kind, name, configs, &mut records);
+        }
+        for (entity, values) in &self.quotas {
+            let of_one = values.iter().map(|(key, value)| quota_record(entity, key, Some(*value)));
+            records.extend(of_one);
         }
         if self.next_producer_id > 0 {
             let next_producer_id = self.next_producer_id;
@@ -230,12 +237,27 @@ pub(super) fn config_record(
     MetadataRecord::of(&record, 0)
 }
 
+/// One quota, or its removal, as a record.
+pub(super) fn quota_record(entity: &QuotaEntity, key: &str, value: Option<f64>) -> MetadataRecord {
+    let parts = entity.iter().map(|(entity_type, name)| EntityData {
+        entity_type,
+        entity_name: name.as_deref(),
+        ..Default::default()
+    });
+    let record = ClientQuotaRecord {
+        entity: parts.collect(),
+        key,
+        value: value.unwrap_or_default(),
+        remove: value.is_none(),
+        ..Default::default()
+    };
+    MetadataRecord::of(&record, 0)
+}
+
 #[cfg(test)]
 mod tests {
-    use millrace_io::sim::SimWorld;
-    use millrace_wire::stored::ClientQuotaRecord;
-
     use super::*;
+    use millrace_io::sim::SimWorld;
 
     fn full() -> Image {
         let config = |kind, name: &str| config_record(kind, name, "k", Some("v"));

@@ -8,13 +8,14 @@ use millrace_wire::Uuid;
 use millrace_wire::batch::{BatchError, batches};
 use millrace_wire::codec::{Array, DecodeError, Message, Reader};
 use millrace_wire::stored::{
-    AbortTransactionRecord, BeginTransactionRecord, BrokerRegistrationChangeRecord, ConfigRecord,
-    EndTransactionRecord, FeatureLevelRecord, FenceBrokerRecord, NoOpRecord, PartitionChangeRecord,
-    PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
-    UnfenceBrokerRecord, UnregisterBrokerRecord, decode_metadata_prefix,
+    AbortTransactionRecord, BeginTransactionRecord, BrokerRegistrationChangeRecord,
+    ClientQuotaRecord, ConfigRecord, EndTransactionRecord, FeatureLevelRecord, FenceBrokerRecord,
+    NoOpRecord, PartitionChangeRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
+    RemoveTopicRecord, TopicRecord, UnfenceBrokerRecord, UnregisterBrokerRecord,
+    decode_metadata_prefix,
 };
 
-use super::record::{Content, MetadataRecord, ResourceType, content};
+use super::record::{Content, MetadataRecord, QuotaEntity, ResourceType, content, quota_entity};
 use crate::config::ConfigMap;
 
 /// Why bytes of the metadata log or of a checkpoint cannot be applied.
@@ -115,8 +116,9 @@ pub struct Image {
     pub(super) features: BTreeMap<String, i16>,
     /// Settings of everything but topics.
     pub(super) configs: BTreeMap<(ResourceType, String), ConfigMap>,
+    pub(super) quotas: BTreeMap<QuotaEntity, BTreeMap<String, f64>>,
     pub(super) next_producer_id: i64,
-    /// Records of kinds that nothing here reads (access rules, quotas), kept for checkpoints.
+    /// Records of kinds that nothing here reads (access rules), kept for checkpoints.
     pub(super) unread: Vec<MetadataRecord>,
     /// Records since a transaction's begin, not in force before its end.
     open_transaction: Option<Vec<MetadataRecord>>,
@@ -163,6 +165,11 @@ impl Image {
     /// Settings of anything but a topic; the brokers' common ones have the name "".
     pub fn configs(&self, kind: ResourceType, name: &str) -> Option<&ConfigMap> {
         self.configs.get(&(kind, name.to_owned()))
+    }
+
+    /// Client quotas: key and value by whom they are for.
+    pub fn quotas(&self) -> &BTreeMap<QuotaEntity, BTreeMap<String, f64>> {
+        &self.quotas
     }
 
     /// The first producer id that no block has given out.
@@ -290,6 +297,7 @@ impl Image {
             PartitionChangeRecord => Self::change_partition,
             RemoveTopicRecord => Self::remove_topic,
             ConfigRecord => Self::set_config,
+            ClientQuotaRecord => Self::set_quota,
             RegisterBrokerRecord => Self::register_broker,
             BrokerRegistrationChangeRecord => Self::change_broker,
             FenceBrokerRecord => |image, record| image.fence(record.id, true),
@@ -400,6 +408,18 @@ impl Image {
             None => drop(configs.remove(record.name)),
         }
         self.configs.retain(|_, configs| !configs.is_empty());
+        Ok(())
+    }
+
+    fn set_quota(&mut self, record: ClientQuotaRecord<'_>) -> Result<(), Fault> {
+        let parts = record.entity.iter().map(|part| (part.entity_type, part.entity_name));
+        let entity = quota_entity(parts);
+        let values = self.quotas.entry(entity).or_default();
+        match record.remove {
+            true => drop(values.remove(record.key)),
+            false => drop(values.insert(record.key.to_owned(), record.value)),
+        }
+        self.quotas.retain(|_, values| !values.is_empty());
         Ok(())
     }
 

@@ -16,4 +16,4 @@ mod record;
 
 pub use changes::{Change, changes};
 pub use image::{Broker, Endpoint, Image, ImageError, Partition, Topic, is_internal_topic};
-pub use record::{MetadataRecord, ResourceType, leader_change_batch};
+pub use record::{MetadataRecord, QuotaEntity, ResourceType, leader_change_batch};

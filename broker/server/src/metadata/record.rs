@@ -31,6 +31,19 @@ impl ResourceType {
     }
 }
 
+/// Whom a quota is for: types with names, sorted; no name stands for all that have no quota of
+/// their own.
+pub type QuotaEntity = Vec<(String, Option<String>)>;
+
+pub(super) fn quota_entity<'a>(
+    parts: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+) -> QuotaEntity {
+    let owned = parts.map(|(kind, name)| (kind.to_owned(), name.map(str::to_owned)));
+    let mut entity: QuotaEntity = owned.collect();
+    entity.sort();
+    entity
+}
+
 /// An encoded metadata record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetadataRecord(Vec<u8>);

@@ -5,6 +5,7 @@
 
 mod configs;
 mod partitions;
+mod quotas;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use millrace_wire::{ErrorCode, Uuid};
 
 pub use configs::AlteredConfig;
 pub use partitions::AddedPartitions;
+pub use quotas::AlteredQuotas;
 pub use start::{PRODUCER_ID_BLOCK, Registration};
 pub use topics::{Created, CreatedTopic, DeletedTopic};
 
@@ -50,7 +52,7 @@ macro_rules! wanted {
         })*
     };
 }
-wanted!(CreatedTopic, DeletedTopic, AddedPartitions, AlteredConfig);
+wanted!(CreatedTopic, DeletedTopic, AddedPartitions, AlteredConfig, AlteredQuotas);
 
 fn refuse<T>(error: ErrorCode, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { error, message: message.into() })

@@ -9,8 +9,19 @@ const MAY_DIFFER: &[(&[&str], How, &str)] = &[
     (&["throttleTimeMs"], How::Ignored, "quotas and load"),
     (&["port", "clusterId", "leaderHost"], How::Ignored, "two brokers, two places"),
     (&["memberId", "leader"], How::IsEmpty, "made from chance"),
-    (&["topicId", "directoryId"], How::IsZeroId, "made from chance"),
-    (&["producerId", "logAppendTimeMs", "lastTimestamp"], How::IsNegative, "given or timed"),
+    (&["topicId", "directoryId", "replicaDirectoryId"], How::IsZeroId, "made from chance"),
+    (
+        &[
+            "producerId",
+            "logAppendTimeMs",
+            "lastTimestamp",
+            "lastFetchTimestamp",
+            "lastCaughtUpTimestamp",
+            "logEndOffset",
+        ],
+        How::IsNegative,
+        "given or timed",
+    ),
     (&["partitionSize"], How::IsNegative, "files are laid out differently"),
     (&["sessionId"], How::IsNegative, "made from chance"),
     (

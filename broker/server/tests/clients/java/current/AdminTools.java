@@ -51,6 +51,11 @@ public final class AdminTools {
         Tools.contains(tool(0, bootstrap, tool, brokers + "--describe"),
                 "log.retention.ms=90000000", "the default of brokers");
         tool(0, bootstrap, tool, brokers + "--alter --delete-config log.retention.ms");
+        String user = "--entity-type users --entity-name " + prefix + "-user ";
+        tool(0, bootstrap, tool, user + "--alter --add-config producer_byte_rate=1024");
+        Expected.soon(() -> tool(0, bootstrap, tool, user + "--describe")
+                .contains("producer_byte_rate=1024.0"), "the quota is described");
+        tool(0, bootstrap, tool, user + "--alter --delete-config producer_byte_rate");
     }
 
     /** After the phase group of Clients, which left offset 17 for partition 0. */
@@ -113,6 +118,10 @@ public final class AdminTools {
         text = tool(0, bootstrap, TOOLS + "BrokerApiVersionsCommand", "");
         Tools.contains(text, "Produce(0): 0 to 13", "broker-api-versions");
         Tools.contains(text, "ApiVersions(18): 0 to 4", "broker-api-versions");
+        Tools.contains(tool(0, bootstrap, TOOLS + "FeatureCommand", "describe"),
+                "metadata.version", "features");
+        Tools.contains(tool(0, bootstrap, TOOLS + "MetadataQuorumCommand", "describe --status"),
+                "LeaderId:", "metadata-quorum");
         text = tool(0, bootstrap, TOOLS + "GroupsCommand", "--list");
         Tools.contains(text, "GROUP", "groups");
         Tools.contains(Tools.run(0, "", TOOLS + "ClusterTool", "cluster-id", "--bootstrap-server",

@@ -5,6 +5,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.ListConfigResourcesOptions;
 import org.apache.kafka.clients.admin.ListOffsetsResult.ListOffsetsResultInfo;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
@@ -12,7 +13,10 @@ import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.quota.ClientQuotaAlteration;
+import org.apache.kafka.common.quota.ClientQuotaEntity;
 import org.apache.kafka.common.quota.ClientQuotaFilter;
+import org.apache.kafka.common.quota.ClientQuotaFilterComponent;
 
 public final class NewerAdmin {
     public static void main(String[] args) throws Exception {
@@ -22,6 +26,7 @@ public final class NewerAdmin {
         phases.put("groups", NewerAdmin::groups);
         phases.put("node", NewerAdmin::node);
         phases.put("probes", NewerAdmin::probes);
+        phases.put("quotas", NewerAdmin::quotas);
         Expected.main(args, phases);
     }
 
@@ -126,13 +131,41 @@ public final class NewerAdmin {
     static void probes(String bootstrap, String prefix, long baseMs) throws Exception {
         TopicPartition tp = new TopicPartition(prefix + "-codecs", 0);
         try (Admin admin = Clients.admin(bootstrap)) {
-            admin.describeFeatures().featureMetadata().get();
-            admin.describeClientQuotas(ClientQuotaFilter.all()).entities().get();
+            Expected.equal(admin.describeFeatures().featureMetadata().get().finalizedFeatures()
+                    .containsKey("metadata.version"), true, "features");
+            int node = admin.describeCluster().nodes().get().iterator().next().id();
+            var quorum = admin.describeMetadataQuorum().quorumInfo().get();
+            Expected.equal(quorum.leaderId(), node, "leader of the quorum");
+            Expected.equal(quorum.voters().size(), 1, "voters");
+            var topic = new ConfigResource(ConfigResource.Type.TOPIC, tp.topic());
+            Expected.equal(admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC),
+                    new ListConfigResourcesOptions()).all().get().contains(topic), true, "listed");
             admin.describeProducers(Set.of(tp)).all().get();
             admin.listTransactions().all().get();
             admin.describeUserScramCredentials().all().get();
             Expected.raises("SecurityDisabledException", () -> admin.describeAcls(
                     org.apache.kafka.common.acl.AclBindingFilter.ANY).values().get(), "acls");
+        }
+    }
+
+    /** Quotas are kept as they were set. */
+    static void quotas(String bootstrap, String prefix, long baseMs) throws Exception {
+        var entity = new ClientQuotaEntity(Map.of(ClientQuotaEntity.USER, prefix + "-user"));
+        var filter = ClientQuotaFilter.containsOnly(List.of(ClientQuotaFilterComponent.ofEntity(
+                ClientQuotaEntity.USER, prefix + "-user")));
+        try (Admin admin = Clients.admin(bootstrap)) {
+            for (Double value : new Double[] {1024.0, 2048.0, null}) {
+                var op = new ClientQuotaAlteration.Op("producer_byte_rate", value);
+                admin.alterClientQuotas(List.of(new ClientQuotaAlteration(entity, List.of(op))))
+                        .all().get();
+                var wanted = value == null ? Map.of()
+                        : Map.of(entity, Map.of("producer_byte_rate", value));
+                Expected.soon(() -> admin.describeClientQuotas(filter).entities().get()
+                        .equals(wanted), "quotas of the user are " + wanted);
+            }
+            var bad = new ClientQuotaAlteration.Op("no_such_rate", 1.0);
+            Expected.raises("InvalidRequestException", () -> admin.alterClientQuotas(List.of(
+                    new ClientQuotaAlteration(entity, List.of(bad)))).all().get(), "a bad key");
         }
     }
 }
