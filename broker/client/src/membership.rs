@@ -36,6 +36,8 @@ pub struct Member {
     counts: BTreeMap<String, usize>,
     heard_at: Instant,
     counted_at: Instant,
+    /// How often the coordinator hears of us: as late we learn of a rebalance.
+    pub heartbeat_every: Duration,
 }
 
 impl Member {
@@ -50,7 +52,13 @@ impl Member {
             counts: BTreeMap::new(),
             heard_at: Instant::now(),
             counted_at: Instant::now(),
+            heartbeat_every: HEARTBEAT_EVERY,
         }
+    }
+
+    /// The generation that was joined last; -1 before.
+    pub fn generation(&self) -> i32 {
+        self.generation
     }
 
     /// The partitions that are ours in this generation.
@@ -60,7 +68,7 @@ impl Member {
 
     /// Sends a heartbeat if one is due. Whether a rebalance has begun: then commit and join again.
     pub fn must_rejoin(&mut self, client: &mut Client) -> Result<bool> {
-        if self.heard_at.elapsed() < HEARTBEAT_EVERY {
+        if self.heard_at.elapsed() < self.heartbeat_every {
             return Ok(false);
         }
         self.heard_at = Instant::now();
@@ -125,7 +133,7 @@ impl Member {
             Err(error) => match error.code() {
                 Some(code) if self.is_rebalance(code) => {
                     // The next heartbeat finds out at once.
-                    self.heard_at -= HEARTBEAT_EVERY;
+                    self.heard_at -= self.heartbeat_every;
                     Ok(false)
                 }
                 _ => Err(error),

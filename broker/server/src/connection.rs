@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use millrace_io::{Io, SocketId};
+use millrace_io::{Instant, Io, SocketId};
 
 use crate::limits;
 use crate::request::Reply;
@@ -51,6 +51,8 @@ pub(crate) struct Connection<I: Io> {
     pub(crate) socket: SocketId,
     pub(crate) peer: SocketAddr,
     pub(crate) listener: usize,
+    /// When its last request began.
+    pub(crate) used_at: Instant,
     /// Bytes received and not yet taken as frames; without capacity while there are none.
     pub(crate) received: BytesMut,
     /// The last frame was large, and who sends large frames sends them alike.
@@ -84,12 +86,14 @@ impl<I: Io> Connection<I> {
         socket: SocketId,
         peer: SocketAddr,
         listener: usize,
+        used_at: Instant,
     ) -> Self {
         Self {
             id,
             socket,
             peer,
             listener,
+            used_at,
             received: BytesMut::new(),
             expects_large: false,
             awaits_whole: false,

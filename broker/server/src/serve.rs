@@ -15,6 +15,7 @@ use crate::limits;
 use crate::request::{Outcome, Reply, Request, RequestHead, RequestId};
 use crate::send_queue::Progress;
 use crate::shard::{Cold, Message, Shard};
+use crate::timers::Timer;
 use crate::token;
 
 impl<I: Io> Shard<I> {
@@ -51,11 +52,30 @@ impl<I: Io> Shard<I> {
         });
         self.next_generation = self.next_generation.wrapping_add(1);
         let id = ConnectionId { index, generation: self.next_generation };
-        let connection = Connection::new(id, socket, peer, listener);
+        let connection = Connection::new(id, socket, peer, listener, self.now);
         self.connections[index as usize] = Some(connection);
         self.by_socket.insert(socket, index);
         self.shared.connections[self.id].store(self.by_socket.len(), Ordering::Relaxed);
         self.look_at(id);
+    }
+
+    /// Closes connections that have asked nothing for too long and wait for nothing, and looks
+    /// again when the next one's time is over, but not much more often than that time allows.
+    pub(crate) fn close_idle(&mut self) {
+        let Ok(idle_ms) = u64::try_from(self.config.sockets.idle_ms_max) else { return };
+        let (mut idle, mut oldest) = (Vec::new(), self.now);
+        for connection in self.connections.iter_mut().flatten() {
+            if !connection.slots.is_empty() || connection.send.bytes() > 0 {
+                connection.used_at = self.now;
+            } else if self.now.ms_since(connection.used_at) >= idle_ms {
+                idle.push(connection.id);
+            }
+            oldest = oldest.min(connection.used_at);
+        }
+        // As Kafka, without a word: clients take it as normal.
+        idle.into_iter().for_each(|id| self.close(id, ""));
+        let next = oldest.plus_ms(idle_ms).max(self.now.plus_ms(idle_ms / 16 + 1));
+        self.timers.add(next, Timer::Idle);
     }
 
     /// Puts a connection on the list for this turn.
@@ -175,8 +195,9 @@ impl<I: Io> Shard<I> {
 
     /// Starts the request in a frame.
     pub(crate) fn start_request(&mut self, id: ConnectionId, frame: Bytes) -> Result<(), String> {
-        let shard = self.id;
+        let (shard, now) = (self.id, self.now);
         let Some(connection) = self.connection(id) else { return Ok(()) };
+        connection.used_at = now;
         let sequence = connection.next_sequence();
         let listener = connection.listener;
         let request_id = RequestId { shard, connection: id, sequence };

@@ -126,6 +126,7 @@ impl<I: Io> Shard<I> {
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.schedule_retention();
         self.schedule_metadata_checkpoint();
+        self.close_idle();
         while !self.shared.stop.load(Ordering::Acquire) {
             self.turn()?;
         }
@@ -217,6 +218,7 @@ impl<I: Io> Shard<I> {
                 self.save_metadata(true);
                 self.schedule_metadata_checkpoint();
             }
+            Timer::Idle => self.close_idle(),
             Timer::Retry => {}
         }
     }

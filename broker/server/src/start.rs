@@ -1,7 +1,7 @@
 //! Starting and stopping: the data folder, one thread a shard, the metadata log, the listeners.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -98,10 +98,14 @@ pub fn start(config: Config) -> Result<RunningBroker, StartError> {
     Ok(broker)
 }
 
-/// The names and addresses to bind.
+/// The names and addresses to bind. No host means every address, of IPv6 too where there is any.
 fn resolve(config: &Config) -> Result<Vec<(String, SocketAddr)>, StartError> {
     let bound = config.listeners.bound.iter().map(|listener| {
-        let host = if listener.host.is_empty() { "0.0.0.0" } else { &listener.host };
+        let host = match listener.host.as_str() {
+            "" if TcpListener::bind("[::]:0").is_ok() => "::",
+            "" => "0.0.0.0",
+            host => host,
+        };
         let unknown = |source| StartError::Listen { address: listener.to_string(), source };
         let mut found = (host, listener.port).to_socket_addrs().map_err(unknown)?;
         let none = || unknown(io::ErrorKind::AddrNotAvailable.into());

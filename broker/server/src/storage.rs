@@ -78,7 +78,12 @@ impl<I: Io> Shard<I> {
         let dir = self.shared.data_dir.join(&name);
         let found = PartitionLog::read_topic_id(&mut self.io, &dir);
         if !found.as_ref().is_ok_and(|found| *found == id.topic_id) {
-            self.forget_hints(&key);
+            let had = self.forget_hints(&key).unwrap_or(0);
+            let is_gone = matches!(&found, Err(LogError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound);
+            if is_gone && had > 0 {
+                crate::log_line!("{name}: its folder is gone, and its records up to {had} with it");
+            }
         }
         let Self { partitions, io, shared, config, .. } = self;
         let partition = partitions.get_mut(index).expect("an index from the table");
@@ -249,15 +254,17 @@ impl<I: Io> Shard<I> {
     }
 
     /// Takes a name out of the checkpoints: a topic made again under it begins at offset 0, and a
-    /// log start of the old one would cut off its records at the next start.
-    fn forget_hints(&mut self, key: &(String, i32)) {
+    /// log start of the old one would cut off its records at the next start. Returns the recovery
+    /// point.
+    fn forget_hints(&mut self, key: &(String, i32)) -> Option<i64> {
         let mut hints = self.shared.hints();
-        hints.recovery_points.remove(key);
+        let recovery_point = hints.recovery_points.remove(key);
         let had_start = hints.log_starts.remove(key).is_some();
         drop(hints);
         if had_start {
             self.write_checkpoints();
         }
+        recovery_point
     }
 
     /// Deletes the folder of a partition whose topic is gone.

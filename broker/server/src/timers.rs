@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Retention,
     /// The metadata is to be saved if it has changed. On shard 0.
     MetadataCheckpoint,
+    /// Connections may have been silent for too long.
+    Idle,
     /// A peer's queue was full.
     Retry,
 }

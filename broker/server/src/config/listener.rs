@@ -82,9 +82,12 @@ pub(super) fn read(layers: &Layers, hostname: &str) -> Result<Listeners, ConfigE
     let is_ours = |listener: &Listener| !of_controller.contains(&listener.name);
 
     let is_set = layers.settings.get("listeners").is_some();
+    let is_told = layers.settings.get("advertised.listeners").is_some();
     let old = from_old_keys(layers, "host.name", "port")?.filter(|_| !is_set);
     let mut bound = match old {
         Some(listener) => vec![listener],
+        // Whoever tells clients an address wants to be reached, as from outside a container.
+        None if is_told && !is_set => parse_all(layers, "listeners", "PLAINTEXT://:9092")?,
         None => parse_all(layers, "listeners", &text("listeners"))?,
     };
     bound.retain(is_ours);

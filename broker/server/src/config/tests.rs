@@ -126,6 +126,12 @@ fn reads_old_server_properties() {
 }
 
 #[test]
+fn an_address_told_and_none_to_bind_means_all_interfaces() {
+    let config = read("advertised.listeners=PLAINTEXT://localhost:9092").expect("as in containers");
+    assert_eq!(config.listeners.bound[0].to_string(), "PLAINTEXT://:9092");
+}
+
+#[test]
 fn listeners_follow_kafkas_rules() {
     let told = |text: &str| {
         read(text).map(|config| {

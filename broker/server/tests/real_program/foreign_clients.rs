@@ -9,10 +9,18 @@ const KAFKA_PYTHON_1_4: Program =
     Program::Python { environment: "python-1.4", file: "kafka_python_old.py" };
 const KAFKA_PYTHON_2_0: Program =
     Program::Python { environment: "python-2.0", file: "kafka_python_old.py" };
+const TUTORIALS: [Program; 3] = [
+    Program::Python { environment: "python-1.3", file: "tutorials.py" },
+    Program::Python { environment: "python-1.4", file: "tutorials.py" },
+    Program::Python { environment: "python-2.0", file: "tutorials.py" },
+];
 const AIOKAFKA: Program = Program::Python { environment: "python", file: "aio_kafka.py" };
 const LIBRDKAFKA: Program = Program::Python { environment: "python", file: "librdkafka.py" };
 const JAVA: Program = Program::Java { line: "current", class: "Clients" };
-const JAVA_2_4: Program = Program::Java { line: "old", class: "Clients" };
+const JAVA_DELIVERY: Program = Program::Java { line: "current", class: "Delivery" };
+const JAVA_2_5: Program = Program::Java { line: "old", class: "Clients" };
+const TOOLS_2_5: Program = Program::Java { line: "old", class: "OldTools" };
+const TOOLS_1_1: Program = Program::Java { line: "oldest", class: "OldTools" };
 const JAVA_ADMIN: Program = Program::Java { line: "current", class: "NewerAdmin" };
 const JAVA_TOOLS: Program = Program::Java { line: "current", class: "Tools" };
 const JAVA_ADMIN_TOOLS: Program = Program::Java { line: "current", class: "AdminTools" };
@@ -103,7 +111,7 @@ fn java_tools_topics_and_console() {
 fn java_newer_admin() {
     check_all(&[
         (JAVA, &["create", "write", "group"]),
-        (JAVA_ADMIN, &["topics", "node", "probes", "groups", "offsets"]),
+        (JAVA_ADMIN, &["topics", "node", "probes", "quotas", "groups", "offsets"]),
     ]);
 }
 
@@ -153,8 +161,8 @@ fn connect_distributed_copies_a_file() {
 }
 
 #[test]
-fn java_2_4() {
-    check(JAVA_2_4, &["create", "write", "read", "latest", "too_large", "group", "configs"]);
+fn java_2_5() {
+    check(JAVA_2_5, &["create", "write", "read", "latest", "too_large", "group", "configs"]);
 }
 
 #[test]
@@ -175,6 +183,46 @@ fn kafka_python_2_0_topics_and_records() {
 #[test]
 fn kafka_python_2_0_groups() {
     check(KAFKA_PYTHON_2_0, &["four_records", "groups"]);
+}
+
+#[test]
+fn tutorials_with_kafka_python_1_3() {
+    check_all(&[
+        (TUTORIALS[0], &["sends", "keys", "by_hand", "tour", "members", "auto_commit"]),
+        (TUTORIALS[2], &["by_hand_seen"]),
+    ]);
+}
+
+#[test]
+fn tutorials_with_kafka_python_1_4() {
+    let later = ["members_of_later", "commit_in_tens", "auto_commit"];
+    check(TUTORIALS[1], &[&["sends", "keys", "tour", "members"], &later[..]].concat());
+}
+
+#[test]
+fn tutorials_with_kafka_python_2_0() {
+    let later = ["members_of_later", "commit_in_tens", "auto_commit"];
+    check(TUTORIALS[2], &[&["sends", "keys", "tour", "members"], &later[..]].concat());
+}
+
+#[test]
+fn java_delivery() {
+    check(JAVA_DELIVERY, &["sends", "listener", "other_topics"]);
+}
+
+#[test]
+fn java_assignors_and_static_members() {
+    check(JAVA_DELIVERY, &["assignors", "static_member"]);
+}
+
+#[test]
+fn tools_of_kafka_2_5() {
+    check(TOOLS_2_5, &["topics", "console", "groups"]);
+}
+
+#[test]
+fn tools_of_kafka_1_1() {
+    check(TOOLS_1_1, &["console", "groups", "old_producer"]);
 }
 
 #[test]

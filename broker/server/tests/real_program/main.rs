@@ -15,3 +15,4 @@ mod raw;
 mod start_up;
 mod storage;
 mod topic_settings;
+mod tutorials;

@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -87,8 +87,14 @@ impl Broker {
 
     /// SIGTERM, and the same data folder and port again. The exit status must be 0.
     pub(crate) fn restart_cleanly(&mut self) {
+        self.restart_cleanly_after(|_| {});
+    }
+
+    /// SIGTERM, something done to the data folder, and a start.
+    pub(crate) fn restart_cleanly_after(&mut self, act: impl FnOnce(&Path)) {
         let status = self.stop("-TERM");
         assert!(status.success(), "a clean stop exits 0, not {status}; log:\n{}", self.log());
+        act(&self.data_folder());
         self.start_again();
     }
 
@@ -176,7 +182,7 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(bootstrap: &str, folder: &std::path::Path, overrides: &[String]) -> Child {
+fn spawn(bootstrap: &str, folder: &Path, overrides: &[String]) -> Child {
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -205,12 +211,12 @@ pub(crate) fn program() -> PathBuf {
     env::var_os("MILLRACE_TEST_PROGRAM").unwrap_or_else(built).into()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener.local_addr().expect("it is bound").port()
 }
 
-fn answers_api_versions(bootstrap: &str) -> bool {
+pub(crate) fn answers_api_versions(bootstrap: &str) -> bool {
     // Length 10, key 18 version 0, correlation 7, null client id.
     const REQUEST: &[u8] = &[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
     let Ok(mut stream) = TcpStream::connect(bootstrap) else { return false };

@@ -14,16 +14,16 @@ use crate::programs::Names;
 const REFUSED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A folder of its own for one start, removed when it is dropped.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Names::fresh().topic("start"));
         fs::create_dir_all(&path).expect("the target folder is writable");
         Self(path)
     }
 
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, text).expect("the folder was made");
         path

@@ -11,6 +11,9 @@ import org.apache.kafka.common.utils.Exit;
 
 public final class Tools {
     static final PrintStream OUT = System.out;
+    // One for all runs: what is written in Scala keeps the stream it saw first.
+    static final ByteArrayOutputStream PRINTED = new ByteArrayOutputStream();
+    static final PrintStream CAPTURE = new PrintStream(PRINTED, true, StandardCharsets.UTF_8);
 
     /** The first status a tool exited with; a tool may catch what is thrown, and exit again. */
     static Integer exited;
@@ -43,12 +46,11 @@ public final class Tools {
 
     /** What the tool printed, standard error included, after checking its exit status. */
     static String run(int status, String input, String tool, String... args) throws Exception {
-        ByteArrayOutputStream printed = new ByteArrayOutputStream();
-        PrintStream capture = new PrintStream(printed, true, StandardCharsets.UTF_8);
+        PRINTED.reset();
         exited = null;
         System.setIn(new ByteArrayInputStream(Expected.bytes(input)));
-        System.setOut(capture);
-        System.setErr(capture);
+        System.setOut(CAPTURE);
+        System.setErr(CAPTURE);
         try {
             Class.forName(tool).getMethod("main", String[].class).invoke(null, (Object) args);
         } catch (InvocationTargetException e) {
@@ -59,7 +61,7 @@ public final class Tools {
             System.setOut(OUT);
             System.setErr(OUT);
         }
-        String text = printed.toString(StandardCharsets.UTF_8);
+        String text = PRINTED.toString(StandardCharsets.UTF_8);
         int actual = exited == null ? 0 : exited;
         Expected.equal(actual, status, tool + " printed\n" + text + "\nand its exit status");
         return text;
