@@ -49,7 +49,7 @@ impl<I: Io> Shard<I> {
         then: impl FnOnce(AppendAnswer) -> Then<I>,
     ) -> Appending {
         match self.try_append(id, batch) {
-            Err(error) => Appending::Done(AppendAnswer::failed(error)),
+            Err(failed) => Appending::Done(failed),
             Ok((answer, end)) => {
                 let Some(durability) = durability else { return Appending::Done(answer) };
                 let durability = self.promised(id, end, durability);
@@ -93,8 +93,8 @@ impl<I: Io> Shard<I> {
         &mut self,
         id: PartitionId,
         batch: Incoming<'_>,
-    ) -> Result<(AppendAnswer, i64), ErrorCode> {
-        let index = self.open_partition(id)?;
+    ) -> Result<(AppendAnswer, i64), AppendAnswer> {
+        let index = self.open_partition(id).map_err(AppendAnswer::failed)?;
         self.note_use(index);
         let Self { partitions, io, chunks, dirty, .. } = self;
         let partition = partitions.get_mut(index).expect("opened just now");
@@ -111,6 +111,8 @@ impl<I: Io> Shard<I> {
             log_append_time_ms: log_append_time.unwrap_or(-1),
             log_start,
         };
+        // As Kafka, which tells the log's start beside what is wrong with a sequence.
+        let refused = |error| Err(AppendAnswer { log_start, ..AppendAnswer::failed(error) });
         let (Incoming::Whole(start) | Incoming::Landed(start)) = batch;
         match log.check_producer(start) {
             ProducerCheck::Append => {}
@@ -118,9 +120,9 @@ impl<I: Io> Shard<I> {
                 return Ok((answer(base_offset), last_offset + 1));
             }
             ProducerCheck::OutOfOrder { .. } => {
-                return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+                return refused(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
             }
-            ProducerCheck::StaleEpoch { .. } => return Err(ErrorCode::INVALID_PRODUCER_EPOCH),
+            ProducerCheck::StaleEpoch { .. } => return refused(ErrorCode::INVALID_PRODUCER_EPOCH),
         }
         let before = log.unwritten_bytes();
         let appended = match batch {
@@ -133,7 +135,7 @@ impl<I: Io> Shard<I> {
             Ok(appended) => appended,
             Err(error) => {
                 crate::log_line!("{}: {error}", partition.name());
-                return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+                return Err(AppendAnswer::failed(ErrorCode::KAFKA_STORAGE_ERROR));
             }
         };
         let bytes = log.unwritten_bytes() - before;

@@ -1,5 +1,5 @@
-//! UpdateFeatures (key 57), versions 0 to 2 (KIP-584, KIP-1022): each feature has the one level that
-//! is built, so the only update that succeeds is to that level.
+//! UpdateFeatures (key 57), versions 0 to 2 (KIP-584, KIP-1022): each feature has the one level
+//! that is built; the only update that succeeds is to it.
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
