@@ -47,6 +47,8 @@ pub(crate) struct FlushState {
     pub(crate) dirty_since: Option<Instant>,
     pub(crate) written_bytes: u64,
     durable_bytes: u64,
+    /// Invariant: at most `durable_bytes`. What the hints on disk save recovery from scanning.
+    hinted_bytes: u64,
     own: Option<FlushTicket>,
 }
 
@@ -62,8 +64,8 @@ impl FlushState {
     }
 }
 
-/// Pending index entries from which on they are put into their file: 16 MiB of log.
-const PERSIST_ENTRIES: usize = 4096;
+/// Hints are put into their files when they save recovery from scanning so much.
+const HINT_BYTES: u64 = 16 << 20;
 
 impl<I: Io> PartitionLog<I> {
     /// Whether `flush.messages`, `flush.ms` or the bound of unflushed bytes ask for a flush.
@@ -147,9 +149,8 @@ impl<I: Io> PartitionLog<I> {
         let is_durable = self.note_durable(ticket.end, ticket.bytes);
         self.flush.dirty_since =
             (self.ends.durable_end() < self.ends.written_end()).then_some(ticket.taken);
-        let index = self.segment_at(self.writer.segment);
-        if self.segments[index].offsets.pending_count() >= PERSIST_ENTRIES {
-            // Hints: without them recovery scans more, that is all.
+        if self.unhinted_bytes() >= HINT_BYTES {
+            // Without them recovery scans more, that is all.
             let _ = self.persist_hints(io);
         }
         LogProgress { is_durable, ..LogProgress::default() }
@@ -164,6 +165,11 @@ impl<I: Io> PartitionLog<I> {
         moved
     }
 
+    /// Durable bytes that recovery would scan again for want of hints.
+    pub fn unhinted_bytes(&self) -> u64 {
+        self.flush.durable_bytes - self.flush.hinted_bytes
+    }
+
     /// Puts into files what makes the next opening fast: index entries of durable records, and the
     /// state of producers. Not flushed: neither is believed unchecked.
     pub fn persist_hints(&mut self, io: &mut I) -> Result<(), LogError> {
@@ -172,6 +178,7 @@ impl<I: Io> PartitionLog<I> {
         let base = self.segments[index].base;
         let persisted = self.segments[index].persist_indexes(io, &self.dir, durable_end);
         persisted.map_err(|error| self.failed(base, error))?;
+        self.flush.hinted_bytes = self.flush.durable_bytes;
         let end = self.ends.appended_end();
         let written = self.snapshot_producers(io, end);
         written.map_err(|error| self.failed(end, error))

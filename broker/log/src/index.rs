@@ -100,10 +100,6 @@ impl<I: Io, E: Entry> SparseIndex<I, E> {
         self.last
     }
 
-    pub(crate) fn pending_count(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Size of the file once everything is in it, as far as it was looked at.
     pub(crate) fn bytes(&self) -> u64 {
         (self.persisted.unwrap_or(0) as usize + self.pending.len()) as u64 * E::BYTES as u64

@@ -265,6 +265,23 @@ fn flushes_are_due_by_count_by_time_and_by_bytes() {
 }
 
 #[test]
+fn large_batches_that_were_flushed_are_not_scanned_again() {
+    let mut bench = Bench::create(8, LogConfig::default());
+    let batch = BatchSpec { body_bytes: 1 << 20, ..BatchSpec::default() };
+    for _ in 0..40 {
+        bench.append(&batch);
+        bench.flush();
+    }
+    let (again, recovered) = bench.reopen(false, 1, OpenHints::default());
+    assert_eq!(again.log.appended_end(), 40);
+    assert!(recovered.scanned_bytes <= 17 << 20, "{recovered:?}");
+    // A checkpoint leaves nothing but the batch that its last entry points at.
+    bench.log.persist_hints(&mut bench.io).expect("room for hints");
+    let (_, recovered) = bench.reopen(false, 1, OpenHints::default());
+    assert!(recovered.scanned_bytes <= 2 << 20, "{recovered:?}");
+}
+
+#[test]
 fn cold_pages_are_named_and_then_read() {
     let mut bench = Bench::create(9, small_config());
     let mut log = Vec::new();

@@ -32,6 +32,8 @@ pub(crate) struct Flushes {
     /// What the present flush of the whole file system covers.
     shared: Vec<(u32, FlushTicket)>,
     next_sync: u64,
+    /// Bytes written since all partitions were last asked to flush.
+    unflushed_bytes: u64,
     /// Flush operations begun since the start: the figure to judge batching by.
     pub(crate) begun: u64,
 }
@@ -75,13 +77,27 @@ impl<I: Io> Shard<I> {
         let Some(log) = &mut partition.log else { return };
         let before = log.unwritten_bytes();
         let progress = log.on_completed(io, chunks, token, result);
-        self.unwritten_bytes -= before - log.unwritten_bytes();
+        let written = before - log.unwritten_bytes();
+        self.unwritten_bytes -= written;
+        self.bound_unflushed(written);
         if self.unwritten_bytes <= limits::UNWRITTEN_BYTES {
             for id in std::mem::take(&mut self.paused) {
                 self.look_at(id);
             }
         }
         self.on_progress(index, progress);
+    }
+
+    /// Has everything flushed once so much is written that recovery would take long to scan it.
+    fn bound_unflushed(&mut self, written: u64) {
+        self.flushes.unflushed_bytes += written;
+        if self.flushes.unflushed_bytes < limits::UNFLUSHED_BYTES {
+            return;
+        }
+        self.flushes.unflushed_bytes = 0;
+        for at in 0..self.used.len() {
+            self.want_flush(self.used[at]);
+        }
     }
 
     fn on_synced_all(&mut self, result: &io::Result<usize>) {

@@ -12,6 +12,7 @@ use millrace_wire::ErrorCode;
 use std::io;
 
 use crate::config::{Config, TopicConfig, WriteMode};
+use crate::limits;
 use crate::partitions::{Partition, PartitionId};
 use crate::shard::Shard;
 use crate::timers::Timer;
@@ -181,7 +182,11 @@ impl<I: Io> Shard<I> {
         let Self { partitions, io, shared, .. } = self;
         let mut hints = shared.hints();
         for (_, partition) in partitions.iter_mut() {
-            let Some(log) = &partition.log else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            if log.unhinted_bytes() >= limits::UNHINTED_BYTES {
+                // Without hints recovery scans more, that is all.
+                let _ = log.persist_hints(io);
+            }
             let key = (partition.topic.to_string(), partition.id.partition);
             partition.checkpointed = Some(log.durable_end());
             hints.recovery_points.insert(key.clone(), log.durable_end());
