@@ -223,7 +223,7 @@ pub trait Io: Sized + 'static {
     fn replace_file(&mut self, path: &Path, content: &[u8]) -> io::Result<()>;
     /// The whole content of a file.
     fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Renames a file or folder and flushes the folder it is in.
+    /// Renames a file or folder; lasting once the folder it is in is flushed.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove_file(&mut self, path: &Path) -> io::Result<()>;

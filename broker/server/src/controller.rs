@@ -6,13 +6,13 @@
 //! image.
 
 use std::collections::VecDeque;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
 
+use crate::background::remove_files;
 use crate::metadata::controller::{Controller, PRODUCER_ID_BLOCK};
 use crate::metadata::{Image, MetadataRecord, checkpoint};
 use crate::partitions::{AppendAnswer, Durability, PartitionId, Then};
@@ -165,15 +165,36 @@ impl<I: Io> Shard<I> {
         controller.unsaved_bytes = 0;
         let log = controller.log;
         let (image, folder) = (Arc::clone(&self.image), self.metadata_folder());
-        let saved = checkpoint::write(&mut self.io, &folder, &image)
-            .and_then(|_| checkpoint::remove_old(&mut self.io, &folder, CHECKPOINTS_KEPT))
-            .and_then(|oldest| {
-                let Some(index) = self.partitions.index(log) else { return Ok(()) };
-                let start = self.start_log_at(index, oldest.unwrap_or(0));
-                start.map(drop).map_err(io::Error::other)
-            });
-        if let Err(error) = saved {
-            crate::log_line!("the metadata cannot be saved in a checkpoint: {error}");
+        self.in_background(move |io| {
+            let saved = checkpoint::write(io, &folder, &image)
+                .and_then(|_| checkpoint::remove_old(io, &folder, CHECKPOINTS_KEPT));
+            match saved {
+                Ok(oldest) => Some(Box::new(move |shard: &mut Self| {
+                    shard.start_metadata_at(log, oldest.unwrap_or(0));
+                })),
+                Err(error) => {
+                    crate::log_line!("the metadata cannot be saved in a checkpoint: {error}");
+                    None
+                }
+            }
+        });
+    }
+
+    /// Gives up what the checkpoints make unnecessary of the metadata log.
+    fn start_metadata_at(&mut self, log: PartitionId, offset: i64) {
+        let Some(index) = self.partitions.index(log) else { return };
+        match self.start_log_at(index, offset) {
+            Err(error) => crate::log_line!("the metadata log cannot be cut: {error}"),
+            Ok((_, gone)) => {
+                let shared = Arc::clone(&self.shared);
+                self.in_background(move |io| {
+                    match shared.save_hints(io) {
+                        Ok(()) => remove_files(io, &gone),
+                        Err(error) => crate::log_line!("cannot write the checkpoints: {error}"),
+                    }
+                    None
+                });
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! `docs/ARCHITECTURE.md` follows a request through these modules.
 
 mod admission;
+mod background;
 pub mod banner;
 pub mod cli;
 pub mod config;

@@ -63,6 +63,7 @@ impl<I: Io> Shard<I> {
             unwritten_bytes: 0,
             used: Vec::new(),
             checkpoint: storage::CheckpointState::default(),
+            expiring: Vec::new(),
             moved_fetches: Vec::new(),
             connections: Vec::new(),
             free_connections: Vec::new(),
@@ -101,6 +102,7 @@ impl<I: Io> Shard<I> {
         }
         self.shared.set_endpoints(&addresses);
         self.storage_hints();
+        self.remove_leftovers();
         let image = self.read_metadata().map_err(StartError::Metadata)?;
         self.begin_epoch(image).map_err(StartError::Metadata)?;
         while self.begun.is_none() {

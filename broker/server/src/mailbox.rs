@@ -1,5 +1,5 @@
-//! Bounded queues between shards: ownership of a message crosses, and a sleeping peer is woken
-//! once.
+//! Bounded queues between shards, and between them and the background thread: ownership of a message
+//! crosses, and a sleeping peer is woken once.
 //!
 //! Every ordered pair of shards has its own single-producer single-consumer ring, so that no lock
 //! and no atomic read-modify-write is needed. Messages of a turn are collected and delivered at its
@@ -51,9 +51,14 @@ pub(crate) struct Mailbox<M> {
 }
 
 impl<M> Mailbox<M> {
-    /// How many shards there are, this one included.
+    /// How many shards there are, this one included. The peer after them is the background thread.
     pub(crate) fn shards(&self) -> usize {
-        self.outboxes.len()
+        self.outboxes.len() - 1
+    }
+
+    /// Queues a message for the background thread.
+    pub(crate) fn post_to_background(&mut self, message: M) {
+        self.outboxes.last_mut().expect("the background thread is the last").post(message);
     }
 
     /// Queues a message for a peer.
@@ -78,7 +83,7 @@ impl<M> Mailbox<M> {
     }
 }
 
-/// A mailbox for each of `wakers.len()` shards, each connected with every other.
+/// A mailbox for each of `wakers.len()` peers, each connected with every other.
 pub(crate) fn mesh<M>(wakers: &[WakerSlot], messages_max: usize) -> Vec<Mailbox<M>> {
     let count = wakers.len();
     let mut mailboxes: Vec<Mailbox<M>> = (0..count)

@@ -8,6 +8,9 @@ use crate::partitions::PartitionId;
 use crate::shard::Shard;
 use crate::timers::Timer;
 
+/// Opening one takes the disk some milliseconds.
+const PARTITIONS_PER_TURN: usize = 8;
+
 impl<I: Io> Shard<I> {
     /// Sets the next check, `log.retention.check.interval.ms` from now.
     pub(crate) fn schedule_retention(&mut self) {
@@ -15,40 +18,48 @@ impl<I: Io> Shard<I> {
         self.timers.add(self.now.plus_ms(interval_ms), Timer::Retention);
     }
 
-    /// Deletes the segments of this shard that have expired.
+    /// Deletes segments of this shard that have expired: some partitions in a turn, until all have
+    /// been looked at.
     pub(crate) fn delete_expired(&mut self) {
-        for id in self.partitions_with_data() {
-            let Ok(index) = self.open_partition(id) else { continue };
-            let Self { partitions, io, chunks, dirty, .. } = self;
-            let Some(partition) = partitions.get_mut(index) else { continue };
-            let Some(log) = &mut partition.log else { continue };
-            let wall_ms = io.wall_clock_ms();
-            let retired = match log.enforce_retention(io, chunks, wall_ms) {
-                Ok(retired) => retired,
-                Err(error) => {
-                    crate::log_line!("{}: cannot delete old segments: {error}", partition.name());
-                    continue;
-                }
-            };
-            // A segment that was finished is sealed with the writes of this turn.
-            if !partition.dirty {
-                partition.dirty = true;
-                dirty.push(index);
-            }
-            for path in &retired.paths {
-                // Not every segment has every index; a file that stays is found at the next start.
-                let _ = io.remove_file(path);
-            }
-            if retired.segments > 0 {
-                let (name, bytes) = (partition.name(), retired.bytes);
-                crate::log_line!(
-                    "{name}: {} old segments deleted, {bytes} bytes",
-                    retired.segments
-                );
-                self.note_use(index);
+        if self.expiring.is_empty() {
+            self.expiring = self.partitions_with_data();
+        }
+        for _ in 0..PARTITIONS_PER_TURN {
+            match self.expiring.pop() {
+                Some(id) => self.delete_expired_of(id),
+                None => return self.schedule_retention(),
             }
         }
-        self.schedule_retention();
+        self.timers.add(self.now.plus_ms(1), Timer::Retention);
+    }
+
+    fn delete_expired_of(&mut self, id: PartitionId) {
+        let Ok(index) = self.open_partition(id) else { return };
+        let Self { partitions, io, chunks, dirty, .. } = self;
+        let Some(partition) = partitions.get_mut(index) else { return };
+        let Some(log) = &mut partition.log else { return };
+        let wall_ms = io.wall_clock_ms();
+        let retired = match log.enforce_retention(io, chunks, wall_ms) {
+            Ok(retired) => retired,
+            Err(error) => {
+                return crate::log_line!(
+                    "{}: cannot delete old segments: {error}",
+                    partition.name()
+                );
+            }
+        };
+        // A segment that was finished is sealed with the writes of this turn.
+        if !partition.dirty {
+            partition.dirty = true;
+            dirty.push(index);
+        }
+        if retired.segments > 0 {
+            let (name, bytes) = (partition.name(), retired.bytes);
+            crate::log_line!("{name}: {} old segments deleted, {bytes} bytes", retired.segments);
+            self.note_use(index);
+            // Not every segment has every index; a file that stays is found at the next start.
+            self.remove_files(retired.paths);
+        }
     }
 
     /// Partitions that may have expired segments: opened in this run, or known from the last one.

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use millrace_io::{ChunkPool, Event, Instant, Io, ListenerId, SocketId};
 use millrace_wire::{ErrorCode, Uuid};
 
+use crate::background::Work;
 use crate::config::{Config, TopicConfig};
 use crate::connection::{Connection, ConnectionId};
 use crate::controller::ControllerState;
@@ -53,6 +54,8 @@ pub(crate) enum Message<I: Io> {
     Unwatch(FetchId, Vec<PartitionId>),
     /// A partition that the fetch watches has moved.
     Moved(FetchId),
+    /// To the background thread only: from the shard with this number.
+    Work(usize, Work<I>),
     /// Anything that is not worth a kind of its own: administration, never produce or fetch.
     Run(Task<I>),
 }
@@ -113,6 +116,8 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) next_cold: u64,
     /// Recovery points that are not on disk yet.
     pub(crate) checkpoint: CheckpointState,
+    /// Partitions that this round of retention has still to look at.
+    pub(crate) expiring: Vec<PartitionId>,
     /// On shard 0: clients that came before the metadata was read.
     pub(crate) early: Vec<(ListenerId, I::Stream, SocketAddr)>,
     /// On shard 0: every shard has the metadata, clients may be served; or why that cannot be.
@@ -205,6 +210,7 @@ impl<I: Io> Shard<I> {
             Message::Unwatch(fetch, parts) => self.unwatch_parts(fetch, &parts),
             Message::Moved(fetch) => self.moved_fetches.push(fetch),
             Message::Run(task) => task(self),
+            Message::Work(..) => unreachable!("it goes to the background thread"),
         }
     }
 

@@ -1,11 +1,13 @@
 //! What all shards read and none changes while the broker runs, but for a few counters.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use millrace_log::checkpoints::Checkpoint;
+use millrace_io::Io;
+use millrace_log::checkpoints::{Checkpoint, LOG_START, RECOVERY_POINT, write_checkpoint};
 use millrace_wire::Uuid;
 
 use crate::config::{AcksAll, Config};
@@ -23,11 +25,13 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// Offsets that make opening quick, as the checkpoint files have them.
+/// Offsets that make opening quick, as the next checkpoint files will have them.
 #[derive(Default)]
 pub(crate) struct Hints {
     pub(crate) recovery_points: Checkpoint,
     pub(crate) log_starts: Checkpoint,
+    /// Log starts taken out that the file still has.
+    pub(crate) starts_forgotten: usize,
 }
 
 /// Facts of the running broker.
@@ -48,8 +52,11 @@ pub(crate) struct Shared {
     /// Set once: the shards end after their present turn.
     pub(crate) stop: AtomicBool,
     endpoints: OnceLock<Vec<Endpoint>>,
-    /// Touched at start, by housekeeping and at the end: never by a request.
+    /// Touched by administration and housekeeping, never by produce or fetch. Held for no longer
+    /// than a copy takes.
     hints: Mutex<Hints>,
+    /// Held by who writes the checkpoint files.
+    saving: Mutex<()>,
 }
 
 impl Shared {
@@ -65,6 +72,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             endpoints: OnceLock::new(),
             hints: Mutex::default(),
+            saving: Mutex::default(),
             config,
         }
     }
@@ -96,6 +104,24 @@ impl Shared {
             AcksAll::Flush => Durability::Flushed,
             AcksAll::Write => Durability::Written,
         }
+    }
+
+    /// Puts the hints into the checkpoint files. Blocks.
+    pub(crate) fn save_hints<I: Io>(&self, io: &mut I) -> io::Result<()> {
+        let _alone = self.saving.lock().expect("no holder of this lock panics");
+        let hints = self.hints();
+        let forgotten = hints.starts_forgotten;
+        let files = [
+            (RECOVERY_POINT, hints.recovery_points.clone()),
+            (LOG_START, hints.log_starts.clone()),
+        ];
+        drop(hints);
+        for (name, offsets) in files {
+            let entries = offsets.iter().map(|((topic, part), offset)| (&**topic, *part, *offset));
+            write_checkpoint(io, &self.data_dir, name, entries)?;
+        }
+        self.hints().starts_forgotten -= forgotten;
+        Ok(())
     }
 
     pub(crate) fn hints(&self) -> MutexGuard<'_, Hints> {

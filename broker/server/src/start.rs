@@ -1,9 +1,10 @@
-//! Starting and stopping: the data folder, one thread a shard, the metadata log, the listeners.
+//! Starting and stopping: the data folder, a thread for each shard and the background thread, the
+//! metadata log, the listeners.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use std::thread::JoinHandle;
 use millrace_doctor::Subject;
 use millrace_io::RingIo;
 
+use crate::background::Background;
 use crate::config::{Config, WriteMode};
 use crate::limits;
 use crate::mailbox::{Mailbox, WakerSlot, mesh};
@@ -45,7 +47,10 @@ pub enum StartError {
 pub struct RunningBroker {
     shared: Arc<Shared>,
     wakers: Vec<WakerSlot>,
+    /// The shards, then the background thread; wakers likewise.
     threads: Vec<JoinHandle<io::Result<()>>>,
+    /// Set once the shards have ended.
+    stop_background: Arc<AtomicBool>,
     addresses: Vec<SocketAddr>,
     data_dir: Option<DataDir>,
     cpus: Vec<usize>,
@@ -57,26 +62,34 @@ pub fn start(config: Config) -> Result<RunningBroker, StartError> {
     let listeners = resolve(&config)?;
     let cpus = shard_cpus(&config);
     let shared = Arc::new(Shared::new(config, &data_dir, cpus.len()));
-    let wakers: Vec<WakerSlot> = cpus.iter().map(|_| WakerSlot::default()).collect();
+    let count = cpus.len() + 1;
+    let wakers: Vec<WakerSlot> = (0..count).map(|_| WakerSlot::default()).collect();
     let mailboxes = mesh(&wakers, limits::MAILBOX_MESSAGES);
-    let wakeable = Arc::new(Barrier::new(cpus.len()));
-    let (started, starts) = sync_channel(cpus.len());
-    let mut threads = Vec::with_capacity(cpus.len());
+    let wakeable = Arc::new(Barrier::new(count));
+    let stop_background = Arc::new(AtomicBool::new(false));
+    let (started, starts) = sync_channel(count);
+    let mut threads = Vec::with_capacity(count);
     for (id, mailbox) in mailboxes.into_iter().enumerate() {
         let seed = Seed {
-            id,
-            cpu: cpus[id],
             mailbox,
-            shared: Arc::clone(&shared),
             waker: Arc::clone(&wakers[id]),
             wakeable: Arc::clone(&wakeable),
-            listeners: if id == 0 { listeners.clone() } else { Vec::new() },
+            started: started.clone(),
         };
-        let started = started.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("shard-{id}"))
-            .spawn(move || seed.run(&started))
-            .map_err(StartError::Ring)?;
+        let name = cpus.get(id).map_or("background".to_owned(), |_| format!("shard-{id}"));
+        let thread = std::thread::Builder::new().name(name);
+        let thread = match cpus.get(id) {
+            Some(&cpu) => {
+                let shared = Arc::clone(&shared);
+                let listeners = if id == 0 { listeners.clone() } else { Vec::new() };
+                thread.spawn(move || seed.run_shard(id, cpu, shared, &listeners))
+            }
+            None => {
+                let stop = Arc::clone(&stop_background);
+                thread.spawn(move || seed.run_background(stop))
+            }
+        };
+        let thread = thread.map_err(StartError::Ring)?;
         threads.push(thread);
     }
     drop(started);
@@ -84,6 +97,7 @@ pub fn start(config: Config) -> Result<RunningBroker, StartError> {
         shared,
         wakers,
         threads,
+        stop_background,
         addresses: Vec::new(),
         data_dir: Some(data_dir),
         cpus,
@@ -92,7 +106,7 @@ pub fn start(config: Config) -> Result<RunningBroker, StartError> {
         match starts.recv() {
             Ok(Ok(addresses)) => broker.addresses.extend(addresses),
             Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(StartError::Metadata("a shard ended".into())),
+            Err(_) => return Err(StartError::Metadata("a thread ended".into())),
         }
     }
     Ok(broker)
@@ -138,42 +152,52 @@ pub fn subject(config: &Config) -> Subject {
     }
 }
 
-/// What a shard's thread begins with.
+/// What a thread begins with.
 struct Seed {
-    id: usize,
-    cpu: usize,
     mailbox: Mailbox<Message<RingIo>>,
-    shared: Arc<Shared>,
     waker: WakerSlot,
-    /// Passed once every shard can be woken: a message sent before would be slept upon.
+    /// Passed once every thread can be woken: a message sent before would be slept upon.
     wakeable: Arc<Barrier>,
-    listeners: Vec<(String, SocketAddr)>,
+    started: SyncSender<Started>,
 }
 
 type Started = Result<Vec<SocketAddr>, StartError>;
 
 impl Seed {
-    fn run(self, started: &SyncSender<Started>) -> io::Result<()> {
+    fn run_shard(
+        self,
+        id: usize,
+        cpu: usize,
+        shared: Arc<Shared>,
+        listeners: &[(String, SocketAddr)],
+    ) -> io::Result<()> {
         // Pinning is a wish: in a container without the permission the shard runs anywhere.
-        core_affinity::set_for_current(core_affinity::CoreId { id: self.cpu });
+        core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+        let Some(io) = self.ring() else { return Ok(()) };
+        let mut shard = Shard::new(id, io, shared, self.mailbox);
+        let outcome = shard.begin(listeners);
+        let failed = outcome.is_err();
+        // The receiver waits for one message a thread; when it is gone the start has failed.
+        let _ = self.started.send(outcome);
+        if failed { Ok(()) } else { shard.run() }
+    }
+
+    fn run_background(self, stop: Arc<AtomicBool>) -> io::Result<()> {
+        // As pinning, a wish.
+        millrace_io::lower_priority();
+        let Some(io) = self.ring() else { return Ok(()) };
+        let _ = self.started.send(Ok(Vec::new()));
+        Background::new(io, stop, self.mailbox).run()
+    }
+
+    /// The thread's ring, by which it can be woken; without one the start fails.
+    fn ring(&self) -> Option<RingIo> {
         let io = RingIo::new();
         if let Ok(io) = &io {
             let _ = self.waker.set(millrace_io::Io::waker(io));
         }
         self.wakeable.wait();
-        let io = match io {
-            Ok(io) => io,
-            Err(error) => {
-                let _ = started.send(Err(StartError::Ring(error)));
-                return Ok(());
-            }
-        };
-        let mut shard = Shard::new(self.id, io, self.shared, self.mailbox);
-        let outcome = shard.begin(&self.listeners);
-        let failed = outcome.is_err();
-        // The receiver waits for one message a shard; when it is gone the start has failed.
-        let _ = started.send(outcome);
-        if failed { Ok(()) } else { shard.run() }
+        io.map_err(|error| self.started.send(Err(StartError::Ring(error)))).ok()
     }
 }
 
@@ -220,8 +244,13 @@ impl RunningBroker {
             waker.wake();
         }
         let mut outcome = Ok(());
-        for thread in self.threads.drain(..) {
-            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a shard failed")));
+        let last = self.threads.len() - 1;
+        for (index, thread) in self.threads.drain(..).enumerate() {
+            if index == last {
+                self.stop_background.store(true, Ordering::Release);
+                self.wakers[last].get().iter().for_each(|waker| waker.wake());
+            }
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread failed")));
             outcome = outcome.and(ended);
         }
         if outcome.is_ok() {

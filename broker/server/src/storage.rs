@@ -1,9 +1,10 @@
 //! Opening and closing of a shard's partitions, and the housekeeping of their files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use millrace_io::{ChunkPool, Instant, Io};
-use millrace_log::checkpoints::{LOG_START, RECOVERY_POINT, read_checkpoint, write_checkpoint};
+use millrace_log::checkpoints::{LOG_START, RECOVERY_POINT, read_checkpoint};
 use millrace_log::{
     DeleteError, FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan, ReadRequest,
     WriteMode as LogWriteMode,
@@ -15,6 +16,7 @@ use crate::config::{Config, TopicConfig, WriteMode};
 use crate::limits;
 use crate::partitions::{Partition, PartitionId};
 use crate::shard::Shard;
+use crate::shared::Shared;
 use crate::timers::Timer;
 
 /// Housekeeping comes so long after a partition was used: long enough to be free, short enough that
@@ -85,6 +87,11 @@ impl<I: Io> Shard<I> {
             if is_gone && had > 0 {
                 crate::log_line!("{name}: its folder is gone, and its records up to {had} with it");
             }
+            if self.shared.hints().starts_forgotten > 0 {
+                // Before the first record of the new log, which the old start would cut off.
+                let failed = |source| LogError::Io { path: dir.clone(), source };
+                self.shared.save_hints(&mut self.io).map_err(failed)?;
+            }
         }
         let Self { partitions, io, shared, config, .. } = self;
         let partition = partitions.get_mut(index).expect("an index from the table");
@@ -111,7 +118,9 @@ impl<I: Io> Shard<I> {
                 // Another topic of this name lived here: set aside, for a person to look at.
                 let aside = shared.data_dir.join(format!("{name}.{other}-stray"));
                 let failed = |source| LogError::Io { path: dir.clone(), source };
-                io.rename(&dir, &aside).map_err(failed)?;
+                io.rename(&dir, &aside)
+                    .and_then(|()| io.sync_dir(&shared.data_dir))
+                    .map_err(failed)?;
                 crate::log_line!(
                     "{name}: a folder of another topic was moved to {}",
                     aside.display()
@@ -177,55 +186,66 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Enters this shard's recovery points and log starts into the data folder's checkpoints.
-    pub(crate) fn write_checkpoints(&mut self) {
+    /// Has this shard's recovery points and log starts entered into the data folder's checkpoints.
+    fn write_checkpoints(&mut self) {
+        self.note_hints();
+        self.checkpoint = CheckpointState { at: self.now, ..CheckpointState::default() };
+        let shared = Arc::clone(&self.shared);
+        self.in_background(move |io| {
+            save_hints(&shared, io);
+            None
+        });
+    }
+
+    /// Brings the hints that the checkpoints are made of up to date.
+    fn note_hints(&mut self) {
         let Self { partitions, io, shared, .. } = self;
-        let mut hints = shared.hints();
         for (_, partition) in partitions.iter_mut() {
             let Some(log) = &mut partition.log else { continue };
+            let durable = log.durable_end();
+            if partition.checkpointed.replace(durable) == Some(durable) {
+                continue;
+            }
             if log.unhinted_bytes() >= limits::UNHINTED_BYTES {
                 // Without hints recovery scans more, that is all.
                 let _ = log.persist_hints(io);
             }
             let key = (partition.topic.to_string(), partition.id.partition);
-            partition.checkpointed = Some(log.durable_end());
-            hints.recovery_points.insert(key.clone(), log.durable_end());
+            let mut hints = shared.hints();
+            hints.recovery_points.insert(key.clone(), durable);
             if log.log_start() > 0 {
                 hints.log_starts.insert(key, log.log_start());
-            } else {
-                hints.log_starts.remove(&key);
             }
         }
-        for (name, offsets) in
-            [(RECOVERY_POINT, &hints.recovery_points), (LOG_START, &hints.log_starts)]
-        {
-            let entries = offsets.iter().map(|((topic, part), offset)| (&**topic, *part, *offset));
-            if let Err(error) = write_checkpoint(io, &shared.data_dir, name, entries) {
-                crate::log_line!("cannot write {name}: {error}");
-            }
-        }
-        drop(hints);
-        self.checkpoint = CheckpointState { at: self.now, ..CheckpointState::default() };
     }
 
-    /// Has the log of a partition that is open begin at `offset` or, if it does already, later;
-    /// the files below go. Returns the start.
-    pub(crate) fn start_log_at(&mut self, index: u32, offset: i64) -> Result<i64, DeleteError> {
-        let Self { partitions, io, .. } = self;
-        let log = partitions.get_mut(index).and_then(|partition| partition.log.as_mut());
-        let log = log.expect("the caller has opened it");
+    /// Has the log of a partition that is open begin at `offset` or, if it does already, later.
+    /// Returns the start, which is lasting when the hints are saved, and the files that may be
+    /// removed from then on.
+    pub(crate) fn start_log_at(
+        &mut self,
+        index: u32,
+        offset: i64,
+    ) -> Result<(i64, Vec<PathBuf>), DeleteError> {
+        let Self { partitions, io, shared, .. } = self;
+        let partition = partitions.get_mut(index).expect("the caller has opened it");
+        let log = partition.log.as_mut().expect("the caller has opened it");
         let retired = log.delete_records_before(io, offset)?;
-        let start = log.log_start();
-        self.write_checkpoints();
-        for path in &retired.paths {
-            match self.io.remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    crate::log_line!("cannot delete {}: {error}", path.display());
-                }
-                _ => {}
+        let key = (partition.topic.to_string(), partition.id.partition);
+        shared.hints().log_starts.insert(key, log.log_start());
+        Ok((log.log_start(), retired.paths))
+    }
+
+    /// Removes folders whose deletion a crash has interrupted.
+    pub(crate) fn remove_leftovers(&mut self) {
+        let data_dir = self.shared.data_dir.clone();
+        self.in_background(move |io| {
+            let entries = io.read_dir(&data_dir).unwrap_or_default();
+            for path in entries.iter().filter(|path| path.to_string_lossy().ends_with(DELETED)) {
+                remove_folder(io, path);
             }
-        }
-        Ok(start)
+            None
+        });
     }
 
     /// Asks for what is needed to bring everything to disk. Returns whether something is under way.
@@ -245,7 +265,8 @@ impl<I: Io> Shard<I> {
 
     /// Closes all logs and writes their checkpoints.
     pub(crate) fn close_logs(&mut self) -> io::Result<()> {
-        self.write_checkpoints();
+        self.note_hints();
+        save_hints(&self.shared, &mut self.io);
         let Self { partitions, io, chunks, .. } = self;
         let mut outcome = Ok(());
         for (_, partition) in partitions.iter_mut() {
@@ -264,29 +285,55 @@ impl<I: Io> Shard<I> {
     fn forget_hints(&mut self, key: &(String, i32)) -> Option<i64> {
         let mut hints = self.shared.hints();
         let recovery_point = hints.recovery_points.remove(key);
-        let had_start = hints.log_starts.remove(key).is_some();
-        drop(hints);
-        if had_start {
-            self.write_checkpoints();
-        }
+        hints.starts_forgotten += usize::from(hints.log_starts.remove(key).is_some());
         recovery_point
     }
 
-    /// Deletes the folder of a partition whose topic is gone.
+    /// Has the folder of a partition whose topic is gone deleted.
     pub(crate) fn delete_folder(&mut self, partition: Partition<I>) {
         let name = partition.name();
         let dir = self.shared.data_dir.join(&name);
-        let gone = self.shared.data_dir.join(format!("{name}.{}-delete", partition.id.topic_id));
+        let gone = self.shared.data_dir.join(format!("{name}.{}{DELETED}", partition.id.topic_id));
         let key = (partition.topic.to_string(), partition.id.partition);
         drop(partition);
         self.forget_hints(&key);
-        let removed = self.io.rename(&dir, &gone).and_then(|()| self.io.remove_dir(&gone));
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                crate::log_line!("cannot delete {}: {error}", dir.display());
-            }
-            _ => {}
+        // The name is free at once for a topic made again.
+        match self.io.rename(&dir, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return crate::log_line!("cannot delete {}: {error}", dir.display()),
+            Ok(()) => {}
         }
+        let shared = Arc::clone(&self.shared);
+        self.in_background(move |io| {
+            // A folder half empty must not come back under its old name.
+            match io.sync_dir(&shared.data_dir) {
+                Ok(()) => remove_folder(io, &gone),
+                Err(error) => crate::log_line!("cannot delete {}: {error}", gone.display()),
+            }
+            if shared.hints().starts_forgotten > 0 {
+                save_hints(&shared, io);
+            }
+            None
+        });
+    }
+}
+
+/// Ends the name of a folder that is to be deleted.
+const DELETED: &str = "-delete";
+
+fn remove_folder<I: Io>(io: &mut I, path: &Path) {
+    match io.remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            crate::log_line!("cannot delete {}: {error}", path.display());
+        }
+        _ => {}
+    }
+}
+
+/// Saves the hints; an old checkpoint only makes recovery scan more.
+pub(crate) fn save_hints<I: Io>(shared: &Shared, io: &mut I) {
+    if let Err(error) = shared.save_hints(io) {
+        crate::log_line!("cannot write the checkpoints: {error}");
     }
 }
 

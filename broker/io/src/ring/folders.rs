@@ -22,14 +22,8 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create(&beside)?;
     file.write_all(content)?;
     file.sync_all()?;
-    rename(&beside, path)
-}
-
-pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
-    let (source, target) = (folder_of(from), folder_of(to));
-    sync_dir(target)?;
-    if source == target { Ok(()) } else { sync_dir(source) }
+    fs::rename(&beside, path)?;
+    sync_dir(folder_of(path))
 }
 
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {

@@ -370,7 +370,7 @@ impl Io for RingIo {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        folders::rename(from, to)
+        std::fs::rename(from, to)
     }
 
     fn remove_file(&mut self, path: &Path) -> io::Result<()> {

@@ -406,7 +406,8 @@ impl Io for SimIo {
         self.set_file_bytes(&file, 0)?;
         self.write_at(&file, 0, content)?;
         self.sync(&file)?;
-        self.rename(&beside, path)
+        self.rename(&beside, path)?;
+        self.sync_dir(folder_of(path))
     }
 
     fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>> {
@@ -419,11 +420,7 @@ impl Io for SimIo {
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world.lock();
         world.effect()?;
-        world.disk.rename(from, to)?;
-        drop(world);
-        let (source, target) = (folder_of(from), folder_of(to));
-        self.sync_dir(target)?;
-        if source == target { Ok(()) } else { self.sync_dir(source) }
+        world.disk.rename(from, to)
     }
 
     fn remove_file(&mut self, path: &Path) -> io::Result<()> {

@@ -1,5 +1,8 @@
 //! DeleteRecords (key 21), versions 0 to 2 (KIP-107): moves the log start up. Answered when the new
-//! start is in its checkpoint; the files below it are removed at once.
+//! start is in its checkpoint; then the files below it are removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use millrace_io::Io;
 use millrace_log::DeleteError;
@@ -9,6 +12,7 @@ use millrace_wire::messages::delete_records_response::{
 };
 use millrace_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
+use crate::background::remove_files;
 use crate::partitions::PartitionId;
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
@@ -18,6 +22,8 @@ const HIGH_WATERMARK: i64 = -1;
 
 /// Where a log starts now.
 type Deleted = Result<i64, ErrorCode>;
+/// Where it is to start, and the files that go then.
+type Moved = Result<(i64, Vec<PathBuf>), ErrorCode>;
 
 pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
     let body: DeleteRecordsRequest<'_> = match request.decode() {
@@ -44,17 +50,34 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         |(_, id, _)| *id,
         |shard, (place, id, offset)| (place, delete(shard, id, offset)),
         move |shard, answers| {
+            let mut gone = Vec::new();
             for (place, answer) in answers {
-                deleted[place] = answer;
+                deleted[place] = answer.map(|(start, paths): (i64, Vec<PathBuf>)| {
+                    gone.extend(paths);
+                    start
+                });
             }
-            let reply = request.head.reply(&response(&request, &deleted));
-            shard.reply(request.head, reply);
+            let shared = Arc::clone(&shard.shared);
+            shard.in_background(move |io| {
+                match shared.save_hints(io) {
+                    Ok(()) => remove_files(io, &gone),
+                    Err(error) => {
+                        crate::log_line!("cannot write the checkpoints: {error}");
+                        let moved = deleted.iter_mut().filter(|deleted| deleted.is_ok());
+                        moved.for_each(|deleted| *deleted = Err(ErrorCode::KAFKA_STORAGE_ERROR));
+                    }
+                }
+                Some(Box::new(move |shard: &mut Shard<I>| {
+                    let reply = request.head.reply(&response(&request, &deleted));
+                    shard.reply(request.head, reply);
+                }))
+            });
         },
     );
     Outcome::Wait
 }
 
-fn delete<I: Io>(shard: &mut Shard<I>, id: PartitionId, offset: i64) -> Deleted {
+fn delete<I: Io>(shard: &mut Shard<I>, id: PartitionId, offset: i64) -> Moved {
     let index = shard.open_partition(id)?;
     let partitions = &mut shard.partitions;
     let partition = partitions.get_mut(index).expect("opened just now");
