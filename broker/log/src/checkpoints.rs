@@ -11,6 +11,8 @@ use millrace_io::Io;
 pub const RECOVERY_POINT: &str = "recovery-point-offset-checkpoint";
 /// Where each log starts, when records were deleted below its first segment's end.
 pub const LOG_START: &str = "log-start-offset-checkpoint";
+/// What is below was cleaned, in compacted logs.
+pub const CLEANED: &str = "cleaner-offset-checkpoint";
 /// High watermarks: a hint.
 pub const HIGH_WATERMARK: &str = "replication-offset-checkpoint";
 

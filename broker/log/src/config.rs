@@ -11,8 +11,21 @@ pub enum WriteMode {
     Buffered,
 }
 
+/// The settings of a log whose last record of each key is kept. Names and meanings are Kafka's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compaction {
+    /// `min.cleanable.dirty.ratio`: cleaning begins when more of the log is not cleaned yet.
+    pub dirty_ratio_min: f64,
+    /// `min.compaction.lag.ms`: a segment with a younger record is not cleaned.
+    pub lag_ms_min: i64,
+    /// `max.compaction.lag.ms`: older records are cleaned whatever the ratio; the largest never.
+    pub lag_ms_max: i64,
+    /// `delete.retention.ms`: how long a tombstone stays once its log was cleaned.
+    pub delete_retention_ms: i64,
+}
+
 /// The settings of one partition. Names and meanings are Kafka's topic keys where there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment is never larger, unless a single batch is.
     pub segment_bytes: u64,
@@ -36,6 +49,8 @@ pub struct LogConfig {
     pub cache_bytes_max: usize,
     /// `producer.id.expiration.ms`: a producer silent for so long is forgotten.
     pub producer_expiration_ms: i64,
+    /// `cleanup.policy` with `compact`.
+    pub compaction: Option<Compaction>,
     /// How bytes reach the files.
     pub write_mode: WriteMode,
 }
@@ -54,6 +69,7 @@ impl Default for LogConfig {
             unflushed_bytes_max: 64 << 20,
             cache_bytes_max: 4 << 20,
             producer_expiration_ms: 86_400_000,
+            compaction: None,
             write_mode: WriteMode::Auto,
         }
     }

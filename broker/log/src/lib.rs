@@ -9,6 +9,7 @@
 //! | [`read`] | what a fetch gets |
 //! | [`timestamps`] | offsets by time |
 //! | [`truncate`], [`retention`] | cutting the new end and the old one |
+//! | [`compaction`], [`cleaner`], [`rewrite`], [`key_map`] | keeping the last record of each key |
 //! | [`segment`], [`index`] | one `.log` file with its sparse indexes |
 //! | [`epochs`], [`producers`] | what batches say about leaders and idempotent producers |
 //! | [`ends`], [`config`] | the four offsets; settings |
@@ -17,6 +18,8 @@
 
 pub mod append;
 pub mod checkpoints;
+pub mod cleaner;
+pub mod compaction;
 pub mod config;
 pub mod ends;
 mod epochs;
@@ -24,12 +27,14 @@ pub mod flush;
 pub mod flush_plan;
 mod header;
 mod index;
+mod key_map;
 pub mod open;
 pub mod partition;
 mod producers;
 pub mod read;
 pub mod recovery;
 pub mod retention;
+mod rewrite;
 mod segment;
 mod tail;
 pub mod timestamps;
@@ -38,7 +43,9 @@ mod truncate;
 pub mod writer;
 
 pub use append::{AppendAs, AppendError, Appended};
-pub use config::{LogConfig, WriteMode};
+pub use cleaner::{CleanLimits, CleanStep, Cleaned, CleanedSegment, Cleaner};
+pub use compaction::Dirt;
+pub use config::{Compaction, LogConfig, WriteMode};
 pub use ends::Ends;
 pub use flush::{FlushDue, FlushTicket};
 pub use flush_plan::{FlushPlan, flush_plan};

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use millrace_io::{ChunkPool, Io, OpenMode};
 
+use crate::compaction::{base_of, finish_interrupted};
 use crate::config::LogConfig;
 use crate::ends::Ends;
 use crate::epochs::{self, Epochs};
 use crate::flush::FlushState;
 use crate::partition::PartitionLog;
-use crate::producers::{Producers, remove_if_there};
+use crate::producers::Producers;
 use crate::read::Cursors;
 use crate::recovery::Recovered;
 use crate::segment::{self, Segment};
@@ -101,6 +102,7 @@ impl<I: Io> PartitionLog<I> {
             producers: Producers::default(),
             cursors: Cursors::default(),
             generation: 0,
+            cleaning: None,
             poison: None,
         }
     }
@@ -166,26 +168,17 @@ struct Folder<I: Io> {
 }
 
 impl<I: Io> Folder<I> {
-    /// Lists segments and snapshots; removes what was on its way out or never finished.
+    /// Lists segments and snapshots, once what was interrupted is finished.
     fn read(io: &mut I, dir: &Path) -> io::Result<Self> {
+        finish_interrupted(io, dir)?;
         let mut found = Self { segments: VecDeque::new(), snapshots: Vec::new() };
         for path in io.read_dir(dir)? {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.ends_with(".deleted") || name.ends_with(".cleaned") {
-                remove_if_there(io, &path)?;
-                continue;
+            if let Some(offset) = base_of(&path, ".log") {
+                let file = io.open(&path, OpenMode::Read)?;
+                let bytes = io.file_bytes(&file)?;
+                found.segments.push_back(Segment::found(offset, bytes));
             }
-            let Some((digits, suffix)) = name.split_at_checked(20) else { continue };
-            let Ok(offset) = digits.parse::<i64>() else { continue };
-            match suffix {
-                ".log" => {
-                    let file = io.open(&path, OpenMode::Read)?;
-                    let bytes = io.file_bytes(&file)?;
-                    found.segments.push_back(Segment::found(offset, bytes));
-                }
-                ".snapshot" => found.snapshots.push(offset),
-                _ => {}
-            }
+            found.snapshots.extend(base_of(&path, ".snapshot"));
         }
         Ok(found)
     }

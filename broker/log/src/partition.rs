@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use millrace_io::{ChunkPool, Io};
 
+use crate::compaction::Cleaning;
 use crate::config::LogConfig;
 use crate::ends::Ends;
 use crate::epochs::Epochs;
@@ -48,6 +49,8 @@ pub struct PartitionLog<I: Io> {
     pub(crate) cursors: Cursors,
     /// Grows with every truncation, so that a flush begun before one is not believed after it.
     pub(crate) generation: u32,
+    /// While it is, no finished segment leaves the list.
+    pub(crate) cleaning: Option<Cleaning>,
     pub(crate) poison: Option<Poison>,
 }
 

@@ -189,6 +189,18 @@ impl Producers {
         self.known.capacity() * size_of::<(i64, Producer)>()
     }
 
+    /// The last offset of each producer's last batch.
+    pub(crate) fn last_offsets(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
+        let last = |producer: &Producer| producer.batches().last().map(|batch| batch.last_offset);
+        self.known.iter().filter_map(move |(&id, producer)| Some((id, last(producer)?)))
+    }
+
+    /// Where the oldest transaction that has not ended begins.
+    pub(crate) fn first_open_transaction(&self) -> Option<i64> {
+        let starts = self.known.values().map(|producer| producer.transaction_start);
+        starts.filter(|start| *start >= 0).min()
+    }
+
     pub(crate) fn states(&self) -> impl Iterator<Item = ProducerState> + '_ {
         self.known.iter().map(|(&producer_id, producer)| ProducerState {
             producer_id,

@@ -203,7 +203,7 @@ impl<I: Io> PartitionLog<I> {
         }
         let (start, limit) = loop {
             let limit = self.limit_of(io, segment, upper, request.may_block)?;
-            match self.find(io, segment, offset, limit, request.may_block)? {
+            match self.find_data(io, segment, offset, limit, request.may_block)? {
                 Some(start) => break (start, limit),
                 // The end of a segment whose successor begins at a higher offset.
                 None if segment + 1 < self.segments.len() => {
@@ -225,6 +225,28 @@ impl<I: Io> PartitionLog<I> {
             self.cursors.note(cursor, request.offset);
         }
         Ok(ReadPlan::Data(self.data(io, segment, start, end)?))
+    }
+
+    /// As [`PartitionLog::find`], but passes over batches that compaction left without records: an
+    /// old client that gets nothing else would ask for them for ever.
+    fn find_data(
+        &mut self,
+        io: &mut I,
+        segment: usize,
+        offset: i64,
+        limit: u64,
+        may_block: bool,
+    ) -> Walked<Option<u64>, I> {
+        let found = self.find(io, segment, offset, limit, may_block)?;
+        let (Some(start), Some(_)) = (found, self.config.compaction) else { return Ok(found) };
+        let mut walk = Walk::new(segment, start, limit, may_block);
+        while let Some(header) = walk.peek(self, io)? {
+            if header.record_count > 0 {
+                return Ok(Some(walk.position));
+            }
+            walk.step(&header);
+        }
+        Ok(None)
     }
 
     /// The index of the segment that holds `offset`, if any does.

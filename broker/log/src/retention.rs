@@ -84,7 +84,7 @@ impl<I: Io> PartitionLog<I> {
             expired = expired.saturating_sub(1);
             let is_excess = by_size && excess >= bytes;
             excess = excess.saturating_sub(bytes);
-            is_expired || is_excess
+            is_expired || is_excess || log.segments[1].base <= log.ends.log_start()
         });
         let first = self.segments[0].base;
         if first > self.ends.log_start() {
@@ -117,10 +117,11 @@ impl<I: Io> PartitionLog<I> {
         Ok(())
     }
 
-    /// Takes segments off the old end while `goes` holds for the first; never one that is written.
+    /// Takes segments off the old end while `goes` holds for the first; never one that is written
+    /// or being cleaned, which go another time.
     fn retire(&mut self, mut goes: impl FnMut(&Self) -> bool) -> Retired {
         let mut retired = Retired::default();
-        while self.segments[0].base < self.writer.segment && goes(self) {
+        while self.cleaning.is_none() && self.segments[0].base < self.writer.segment && goes(self) {
             let gone = self.segments.pop_front().expect("the one being written is behind it");
             let paths = SUFFIXES.map(|suffix| segment::path(&self.dir, gone.base, suffix));
             retired.paths.extend(paths);

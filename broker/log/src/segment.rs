@@ -64,10 +64,13 @@ impl<I: Io> Segment<I> {
     /// Notes a batch appended at the end. `header` carries the offsets it has in the log.
     pub(crate) fn append(&mut self, header: &BatchHeader, index_interval_bytes: u64) {
         let at = MaxTimestamp { timestamp: header.max_timestamp, offset: header.last_offset() };
-        if self.max_timestamp.is_none_or(|max| max.timestamp < at.timestamp) {
-            self.max_timestamp = Some(at);
+        // What compaction left without records has no time.
+        if header.record_count > 0 {
+            if self.max_timestamp.is_none_or(|max| max.timestamp < at.timestamp) {
+                self.max_timestamp = Some(at);
+            }
+            self.first_timestamp.get_or_insert(header.max_timestamp);
         }
-        self.first_timestamp.get_or_insert(header.max_timestamp);
         if self.bytes_since_entry > index_interval_bytes {
             let position = u32::try_from(self.bytes).expect("segments are smaller than 4 GiB");
             self.offsets

@@ -261,6 +261,12 @@ impl Tail {
         }
     }
 
+    /// Forgets segments below this one, all of which are written.
+    pub(crate) fn forget_below(&mut self, pool: &mut ChunkPool, segment: i64) {
+        let old = self.parts.partition_point(|part| part.segment < segment);
+        self.parts.drain(..old).for_each(|part| pool.give(part.chunk));
+    }
+
     /// When everything is written: keeps only the partial last block.
     pub(crate) fn shrink(&mut self, pool: &mut ChunkPool) {
         let Some(last) = self.parts.pop_back() else { return };

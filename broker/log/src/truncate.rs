@@ -28,7 +28,8 @@ impl<I: Io> PartitionLog<I> {
             return Ok(());
         }
         let unwritten = self.writer.unwritten_bytes > 0 && offset > self.ends.written_end();
-        if self.poison.is_some() || self.writer.is_busy() || unwritten {
+        let is_cleaned = self.cleaning.is_some();
+        if self.poison.is_some() || self.writer.is_busy() || unwritten || is_cleaned {
             return Err(LogError::Busy);
         }
         if offset < self.ends.log_start() {
@@ -97,7 +98,7 @@ impl<I: Io> PartitionLog<I> {
         pool: &mut ChunkPool,
         offset: i64,
     ) -> Result<(), LogError> {
-        if self.poison.is_some() || self.writer.is_busy() {
+        if self.poison.is_some() || self.writer.is_busy() || self.cleaning.is_some() {
             return Err(LogError::Busy);
         }
         self.writer.forget_unwritten();

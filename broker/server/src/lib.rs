@@ -6,6 +6,7 @@
 mod admission;
 mod background;
 pub mod banner;
+mod cleaning;
 pub mod cli;
 pub mod config;
 mod connection;

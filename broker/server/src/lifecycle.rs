@@ -11,6 +11,7 @@ use millrace_coordinator::Now;
 use millrace_io::{ChunkPool, Io};
 use millrace_wire::{ErrorCode, Uuid};
 
+use crate::cleaning::Cleaning;
 use crate::config::ConfigMap;
 use crate::controller::ControllerState;
 use crate::fetch::Fetches;
@@ -64,6 +65,7 @@ impl<I: Io> Shard<I> {
             used: Vec::new(),
             checkpoint: storage::CheckpointState::default(),
             expiring: Vec::new(),
+            cleaning: Cleaning::default(),
             moved_fetches: Vec::new(),
             connections: Vec::new(),
             free_connections: Vec::new(),

@@ -38,8 +38,8 @@ pub(crate) const REQUESTS_IN_FLIGHT: usize = 256;
 /// requests. Twice what the disk takes in 20 ms.
 pub(crate) const UNWRITTEN_BYTES: u64 = 48 << 20;
 
-/// Bytes written by one shard, and not flushed, that recovery may have to scan: 0.2 s of a disk that
-/// reads 0.6 GB/s. At 2 GB/s that is 16 flushes a second.
+/// Bytes written by one shard, and not flushed, that recovery may have to scan: 0.2 s of a disk
+/// that reads 0.6 GB/s. At 2 GB/s that is 16 flushes a second.
 pub(crate) const UNFLUSHED_BYTES: u64 = 128 << 20;
 
 /// Durable bytes of a partition from which on a checkpoint saves recovery from scanning them.

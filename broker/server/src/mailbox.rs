@@ -1,5 +1,5 @@
-//! Bounded queues between shards, and between them and the background thread: ownership of a message
-//! crosses, and a sleeping peer is woken once.
+//! Bounded queues between shards, and between them and the background thread: ownership of a
+//! message crosses, and a sleeping peer is woken once.
 //!
 //! Every ordered pair of shards has its own single-producer single-consumer ring, so that no lock
 //! and no atomic read-modify-write is needed. Messages of a turn are collected and delivered at its

@@ -110,6 +110,11 @@ impl<I: Io> Partition<I> {
         format!("{}-{}", self.topic, self.id.partition)
     }
 
+    /// Its name in checkpoints.
+    pub(crate) fn key(&self) -> (String, i32) {
+        (self.topic.to_string(), self.id.partition)
+    }
+
     /// Registers `then` for the moment when everything below `end` has the durability.
     pub(crate) fn wait_for(&mut self, end: i64, durability: Durability, then: Then<I>) {
         let queue = match durability {

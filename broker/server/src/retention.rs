@@ -3,13 +3,14 @@
 
 use millrace_io::Io;
 
+use crate::config::CleanupPolicy;
 use crate::lifecycle::METADATA_TOPIC;
 use crate::partitions::PartitionId;
 use crate::shard::Shard;
 use crate::timers::Timer;
 
 /// Opening one takes the disk some milliseconds.
-const PARTITIONS_PER_TURN: usize = 8;
+pub(crate) const PARTITIONS_PER_TURN: usize = 8;
 
 impl<I: Io> Shard<I> {
     /// Sets the next check, `log.retention.check.interval.ms` from now.
@@ -22,7 +23,7 @@ impl<I: Io> Shard<I> {
     /// been looked at.
     pub(crate) fn delete_expired(&mut self) {
         if self.expiring.is_empty() {
-            self.expiring = self.partitions_with_data();
+            self.expiring = self.partitions_with_data(|policy| policy.delete);
         }
         for _ in 0..PARTITIONS_PER_TURN {
             match self.expiring.pop() {
@@ -62,17 +63,17 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Partitions that may have expired segments: opened in this run, or known from the last one.
+    /// Partitions of some policy that hold something: opened in this run, or known from the last.
     /// The metadata log is not among them: what it says is in force for ever.
-    fn partitions_with_data(&mut self) -> Vec<PartitionId> {
+    pub(crate) fn partitions_with_data(
+        &mut self,
+        is_meant: impl Fn(CleanupPolicy) -> bool,
+    ) -> Vec<PartitionId> {
         let known = self.shared.hints();
         let with_data = self.partitions.iter_mut().filter(|(_, partition)| {
             &*partition.topic != METADATA_TOPIC
-                && partition.config.cleanup_policy.delete
-                && (partition.log.is_some()
-                    || known
-                        .recovery_points
-                        .contains_key(&(partition.topic.to_string(), partition.id.partition)))
+                && is_meant(partition.config.cleanup_policy)
+                && (partition.log.is_some() || known.recovery_points.contains_key(&partition.key()))
         });
         with_data.map(|(_, partition)| partition.id).collect()
     }

@@ -11,6 +11,7 @@ use millrace_io::{ChunkPool, Event, Instant, Io, ListenerId, SocketId};
 use millrace_wire::{ErrorCode, Uuid};
 
 use crate::background::Work;
+use crate::cleaning::Cleaning;
 use crate::config::{Config, TopicConfig};
 use crate::connection::{Connection, ConnectionId};
 use crate::controller::ControllerState;
@@ -118,6 +119,7 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) checkpoint: CheckpointState,
     /// Partitions that this round of retention has still to look at.
     pub(crate) expiring: Vec<PartitionId>,
+    pub(crate) cleaning: Cleaning,
     /// On shard 0: clients that came before the metadata was read.
     pub(crate) early: Vec<(ListenerId, I::Stream, SocketAddr)>,
     /// On shard 0: every shard has the metadata, clients may be served; or why that cannot be.
@@ -130,6 +132,7 @@ impl<I: Io> Shard<I> {
     /// Runs until told to stop, then brings everything to disk.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.schedule_retention();
+        self.schedule_cleaning();
         self.schedule_metadata_checkpoint();
         self.close_idle();
         while !self.shared.stop.load(Ordering::Acquire) {
@@ -220,6 +223,7 @@ impl<I: Io> Shard<I> {
             Timer::Groups => self.on_groups_due(),
             Timer::Housekeeping => self.keep_house(),
             Timer::Retention => self.delete_expired(),
+            Timer::Cleaning => self.look_for_dirt(),
             Timer::MetadataCheckpoint => {
                 self.save_metadata(true);
                 self.schedule_metadata_checkpoint();

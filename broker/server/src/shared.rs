@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use millrace_io::Io;
-use millrace_log::checkpoints::{Checkpoint, LOG_START, RECOVERY_POINT, write_checkpoint};
+use millrace_log::checkpoints::{CLEANED, Checkpoint, LOG_START, RECOVERY_POINT, write_checkpoint};
 use millrace_wire::Uuid;
 
 use crate::config::{AcksAll, Config};
@@ -30,6 +30,8 @@ pub struct Endpoint {
 pub(crate) struct Hints {
     pub(crate) recovery_points: Checkpoint,
     pub(crate) log_starts: Checkpoint,
+    /// Ends of the last cleanings of compacted logs.
+    pub(crate) cleaned: Checkpoint,
     /// Log starts taken out that the file still has.
     pub(crate) starts_forgotten: usize,
 }
@@ -114,6 +116,7 @@ impl Shared {
         let files = [
             (RECOVERY_POINT, hints.recovery_points.clone()),
             (LOG_START, hints.log_starts.clone()),
+            (CLEANED, hints.cleaned.clone()),
         ];
         drop(hints);
         for (name, offsets) in files {

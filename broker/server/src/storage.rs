@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_io::{ChunkPool, Instant, Io};
-use millrace_log::checkpoints::{LOG_START, RECOVERY_POINT, read_checkpoint};
+use millrace_log::checkpoints::{CLEANED, LOG_START, RECOVERY_POINT, read_checkpoint};
 use millrace_log::{
-    DeleteError, FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan, ReadRequest,
-    WriteMode as LogWriteMode,
+    Compaction, DeleteError, FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan,
+    ReadRequest, WriteMode as LogWriteMode,
 };
 use millrace_wire::ErrorCode;
 use std::io;
@@ -45,9 +45,11 @@ impl<I: Io> Shard<I> {
         let dir = &self.shared.data_dir;
         let recovery = read_checkpoint(&mut self.io, dir, RECOVERY_POINT).unwrap_or_default();
         let starts = read_checkpoint(&mut self.io, dir, LOG_START).unwrap_or_default();
+        let cleaned = read_checkpoint(&mut self.io, dir, CLEANED).unwrap_or_default();
         let mut hints = self.shared.hints();
         hints.recovery_points = recovery;
         hints.log_starts = starts;
+        hints.cleaned = cleaned;
     }
 
     /// The index of a partition of this shard with its log open, opened or made now if need be.
@@ -77,7 +79,7 @@ impl<I: Io> Shard<I> {
     fn open_log(&mut self, index: u32) -> Result<(), LogError> {
         let partition = self.partitions.get_mut(index).expect("an index from the table");
         let (name, id) = (partition.name(), partition.id);
-        let key = (partition.topic.to_string(), id.partition);
+        let key = partition.key();
         let dir = self.shared.data_dir.join(&name);
         let found = PartitionLog::read_topic_id(&mut self.io, &dir);
         if !found.as_ref().is_ok_and(|found| *found == id.topic_id) {
@@ -187,7 +189,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Has this shard's recovery points and log starts entered into the data folder's checkpoints.
-    fn write_checkpoints(&mut self) {
+    pub(crate) fn write_checkpoints(&mut self) {
         self.note_hints();
         self.checkpoint = CheckpointState { at: self.now, ..CheckpointState::default() };
         let shared = Arc::clone(&self.shared);
@@ -201,16 +203,18 @@ impl<I: Io> Shard<I> {
     fn note_hints(&mut self) {
         let Self { partitions, io, shared, .. } = self;
         for (_, partition) in partitions.iter_mut() {
-            let Some(log) = &mut partition.log else { continue };
-            let durable = log.durable_end();
+            let Some(durable) = partition.log.as_ref().map(PartitionLog::durable_end) else {
+                continue;
+            };
             if partition.checkpointed.replace(durable) == Some(durable) {
                 continue;
             }
+            let key = partition.key();
+            let log = partition.log.as_mut().expect("looked at above");
             if log.unhinted_bytes() >= limits::UNHINTED_BYTES {
                 // Without hints recovery scans more, that is all.
                 let _ = log.persist_hints(io);
             }
-            let key = (partition.topic.to_string(), partition.id.partition);
             let mut hints = shared.hints();
             hints.recovery_points.insert(key.clone(), durable);
             if log.log_start() > 0 {
@@ -229,9 +233,9 @@ impl<I: Io> Shard<I> {
     ) -> Result<(i64, Vec<PathBuf>), DeleteError> {
         let Self { partitions, io, shared, .. } = self;
         let partition = partitions.get_mut(index).expect("the caller has opened it");
+        let key = partition.key();
         let log = partition.log.as_mut().expect("the caller has opened it");
         let retired = log.delete_records_before(io, offset)?;
-        let key = (partition.topic.to_string(), partition.id.partition);
         shared.hints().log_starts.insert(key, log.log_start());
         Ok((log.log_start(), retired.paths))
     }
@@ -285,6 +289,7 @@ impl<I: Io> Shard<I> {
     fn forget_hints(&mut self, key: &(String, i32)) -> Option<i64> {
         let mut hints = self.shared.hints();
         let recovery_point = hints.recovery_points.remove(key);
+        hints.cleaned.remove(key);
         hints.starts_forgotten += usize::from(hints.log_starts.remove(key).is_some());
         recovery_point
     }
@@ -294,7 +299,7 @@ impl<I: Io> Shard<I> {
         let name = partition.name();
         let dir = self.shared.data_dir.join(&name);
         let gone = self.shared.data_dir.join(format!("{name}.{}{DELETED}", partition.id.topic_id));
-        let key = (partition.topic.to_string(), partition.id.partition);
+        let key = partition.key();
         drop(partition);
         self.forget_hints(&key);
         // The name is free at once for a topic made again.
@@ -363,15 +368,24 @@ pub(crate) fn read_blocking<I: Io>(
 /// The log's settings of a topic.
 pub(crate) fn log_config(config: &Config, topic: &str, settings: &TopicConfig) -> LogConfig {
     let bytes = |value: i32| u64::try_from(value).unwrap_or(0);
+    let compaction = settings.cleanup_policy.compact.then_some(Compaction {
+        dirty_ratio_min: settings.min_cleanable_ratio,
+        lag_ms_min: settings.min_compaction_lag_ms,
+        lag_ms_max: settings.max_compaction_lag_ms,
+        delete_retention_ms: settings.delete_retention_ms,
+    });
+    // Only finished segments are compacted (Kafka: LogConfig.maxSegmentMs).
+    let segment_ms_max = compaction.map_or(i64::MAX, |rules| rules.lag_ms_max);
     LogConfig {
         segment_bytes: bytes(settings.segment_bytes),
-        segment_ms: settings.segment_ms,
+        segment_ms: settings.segment_ms.min(segment_ms_max),
         index_interval_bytes: bytes(settings.index_interval_bytes),
         segment_index_bytes: bytes(settings.segment_index_bytes),
         retention_ms: settings.retention_ms,
         retention_bytes: settings.retention_bytes,
         flush_messages: settings.flush_messages,
         flush_ms: settings.flush_ms,
+        compaction,
         producer_expiration_ms: i64::from(config.logs.producer_id_expiration_ms),
         write_mode: match config.own.write_mode.of(topic) {
             WriteMode::Auto | WriteMode::Direct => LogWriteMode::Auto,

@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Housekeeping,
     /// Old segments may have to go.
     Retention,
+    /// Compacted partitions may have to be cleaned.
+    Cleaning,
     /// The metadata is to be saved if it has changed. On shard 0.
     MetadataCheckpoint,
     /// Connections may have been silent for too long.

@@ -162,14 +162,12 @@ fn rebuild(batch: &Batch<'_>) -> Vec<u8> {
     let options = BatchOptions {
         base_offset: header.base_offset,
         partition_leader_epoch: header.partition_leader_epoch,
-        compression: Compression::None,
-        level: None,
         producer_id: header.producer_id,
         producer_epoch: header.producer_epoch,
         base_sequence: header.base_sequence,
         transactional: header.is_transactional(),
         control: header.is_control(),
-        log_append_time: None,
+        ..BatchOptions::default()
     };
     builder.finish(&options).expect("memory").to_vec()
 }

@@ -61,6 +61,12 @@ typed! {
     /// Housekeeping of logs that is not a matter of single topics.
     pub struct Logs {
         retention_check_ms: i64 = "log.retention.check.interval.ms",
+        cleaner_enabled: bool = "log.cleaner.enable",
+        cleaner_backoff_ms: i64 = "log.cleaner.backoff.ms",
+        cleaner_map_bytes: i64 = "log.cleaner.dedupe.buffer.size",
+        cleaner_map_load: f64 = "log.cleaner.io.buffer.load.factor",
+        cleaner_buffer_bytes: i32 = "log.cleaner.io.buffer.size",
+        cleaner_bytes_per_second_max: f64 = "log.cleaner.io.max.bytes.per.second",
         recovery_checkpoint_ms: i32 = "log.flush.offset.checkpoint.interval.ms",
         start_offset_checkpoint_ms: i32 = "log.flush.start.offset.checkpoint.interval.ms",
         high_watermark_checkpoint_ms: i64 = "replica.high.watermark.checkpoint.interval.ms",

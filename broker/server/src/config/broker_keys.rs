@@ -16,9 +16,11 @@ use super::key::Range::{
 use super::key::Treatment::{self, Honoured, Noted, Refused};
 
 const ACL: &str = "access control is not built yet, and must not be thought to be on";
+const CHECKPOINTS: &str = "they are saved 5 s after a change, or sooner, by the bytes written";
+const CLEANER: &str = "one background thread does this work";
 pub(super) const CLUSTER: &str = "matters only between the brokers of a cluster";
-pub(super) const COMPACT: &str = "compaction is not built yet";
 const CORDON: &str = "cordoned log directories are not built";
+pub(super) const DELAY: &str = "files go at once: who still reads one holds it open";
 const DESCRIBE: &str = "DescribeTopicPartitions is not built";
 const G848: &str = "the consumer group protocol of KIP-848 is not built yet; classic groups are";
 const GROUPIO: &str = "the group coordinator writes through the partition's own shard";
@@ -291,27 +293,27 @@ pub static BROKER_KEYS: &[Key] = &[
         "Security protocol of each listener name."),
     key("listeners", List, Some("PLAINTEXT://127.0.0.1:9092"), Any, High, No, Honoured,
         "Addresses on which the broker listens, as name://host:port."),
-    key("log.cleaner.backoff.ms", Long, Some("15000"), AtLeast(0), Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.backoff.ms", Long, Some("15000"), AtLeast(0), Medium, Yes, Honoured,
         "Pause of the cleaner when nothing needs cleaning."),
-    key("log.cleaner.dedupe.buffer.size", Long, Some("134217728"), Any, Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.dedupe.buffer.size", Long, Some("134217728"), Any, Medium, Yes, Honoured,
         "Memory for the cleaner's map of keys."),
-    key("log.cleaner.delete.retention.ms", Long, Some("86400000"), AtLeast(0), Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.delete.retention.ms", Long, Some("86400000"), AtLeast(0), Medium, Yes, Honoured,
         "Time a tombstone stays in a compacted topic."),
-    key("log.cleaner.enable", Boolean, Some("true"), Any, Medium, No, Noted(COMPACT),
+    key("log.cleaner.enable", Boolean, Some("true"), Any, Medium, No, Honoured,
         "The cleaner runs."),
-    key("log.cleaner.io.buffer.load.factor", Double, Some("0.9"), Any, Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.io.buffer.load.factor", Double, Some("0.9"), Any, Medium, Yes, Honoured,
         "How full the cleaner's map of keys may get."),
-    key("log.cleaner.io.buffer.size", Int, Some("524288"), AtLeast(0), Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.io.buffer.size", Int, Some("524288"), AtLeast(0), Medium, Yes, Honoured,
         "Memory for the cleaner's reads and writes."),
-    key("log.cleaner.io.max.bytes.per.second", Double, Some("1.7976931348623157E308"), Any, Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.io.max.bytes.per.second", Double, Some("1.7976931348623157E308"), Any, Medium, Yes, Honoured,
         "Most bytes a second the cleaner reads and writes."),
-    key("log.cleaner.max.compaction.lag.ms", Long, Some("9223372036854775807"), AtLeast(1), Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.max.compaction.lag.ms", Long, Some("9223372036854775807"), AtLeast(1), Medium, Yes, Honoured,
         "Longest time a record may stay uncompacted."),
-    key("log.cleaner.min.cleanable.ratio", Double, Some("0.5"), Between(0, 1), Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.min.cleanable.ratio", Double, Some("0.5"), Between(0, 1), Medium, Yes, Honoured,
         "Share of uncleaned bytes at which a log is cleaned."),
-    key("log.cleaner.min.compaction.lag.ms", Long, Some("0"), AtLeast(0), Medium, Yes, Noted(COMPACT),
+    key("log.cleaner.min.compaction.lag.ms", Long, Some("0"), AtLeast(0), Medium, Yes, Honoured,
         "Shortest time a record stays uncompacted."),
-    key("log.cleaner.threads", Int, Some("1"), AtLeast(0), Medium, Yes, Noted(THREADS),
+    key("log.cleaner.threads", Int, Some("1"), AtLeast(0), Medium, Yes, Noted(CLEANER),
         "Threads of the cleaner."),
     key("log.cleanup.policy", List, Some("delete"), OneOf(&["compact", "delete"]), Medium, Yes, Honoured,
         "What happens to old segments: `delete`, `compact` or both."),
@@ -325,11 +327,11 @@ pub static BROKER_KEYS: &[Key] = &[
         "Records of a partition after which it is flushed."),
     key("log.flush.interval.ms", Long, None, Any, High, Yes, Honoured,
         "Time after which a partition with new records is flushed; unset: `log.flush.scheduler.interval.ms`."),
-    key("log.flush.offset.checkpoint.interval.ms", Int, Some("60000"), AtLeast(0), High, No, Noted(UNBUILT),
+    key("log.flush.offset.checkpoint.interval.ms", Int, Some("60000"), AtLeast(0), High, No, Noted(CHECKPOINTS),
         "How often the recovery points are saved."),
     key("log.flush.scheduler.interval.ms", Long, Some("9223372036854775807"), Any, High, No, Honoured,
         "Stands in for `log.flush.interval.ms` where that is unset."),
-    key("log.flush.start.offset.checkpoint.interval.ms", Int, Some("60000"), AtLeast(0), High, No, Noted(UNBUILT),
+    key("log.flush.start.offset.checkpoint.interval.ms", Int, Some("60000"), AtLeast(0), High, No, Noted(CHECKPOINTS),
         "How often the log start offsets are saved."),
     key("log.index.interval.bytes", Int, Some("4096"), AtLeast(0), Medium, Yes, Honoured,
         "Bytes of log between two entries of its indexes."),
@@ -369,7 +371,7 @@ pub static BROKER_KEYS: &[Key] = &[
         "Milliseconds after which a segment is rolled."),
     key("log.segment.bytes", Int, Some("1073741824"), AtLeast(1_048_576), High, Yes, Honoured,
         "Size at which a segment is rolled."),
-    key("log.segment.delete.delay.ms", Long, Some("60000"), AtLeast(0), High, Yes, Noted(UNBUILT),
+    key("log.segment.delete.delay.ms", Long, Some("60000"), AtLeast(0), High, Yes, Noted(DELAY),
         "Time between a file's renaming to `.deleted` and its removal."),
     key("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0), Medium, Yes, Noted(QUOTA),
         "New connections a second."),

@@ -1,7 +1,7 @@
 //! Every topic key of Kafka 4.3: name, type, default, range, what Millrace does with it, the broker
 //! keys it inherits from (in order, with the factor to its unit), and what it means.
 
-use super::broker_keys::{CLUSTER, COMPACT, LZ4, PREALLOC, TIER, UNBUILT};
+use super::broker_keys::{CLUSTER, DELAY, LZ4, PREALLOC, TIER, UNBUILT};
 use super::key::Kind::{self, Boolean, Double, Int, List, Long, String};
 use super::key::Range::{self, Any, AtLeast, Between, BetweenOr, OneOf, ThrottledReplicas};
 use super::key::Treatment::{self, Honoured, Noted, Refused};
@@ -38,10 +38,10 @@ pub static TOPIC_KEYS: &[Key] = &[
     topic_key("compression.zstd.level", Int, Some("3"), Between(-131_072, 22), Honoured,
         &[("compression.zstd.level", 1)],
         "Level used when the broker compresses with zstd."),
-    topic_key("delete.retention.ms", Long, Some("86400000"), AtLeast(0), Noted(COMPACT),
+    topic_key("delete.retention.ms", Long, Some("86400000"), AtLeast(0), Honoured,
         &[("log.cleaner.delete.retention.ms", 1)],
         "Time a tombstone stays in a compacted topic."),
-    topic_key("file.delete.delay.ms", Long, Some("60000"), AtLeast(0), Noted(UNBUILT),
+    topic_key("file.delete.delay.ms", Long, Some("60000"), AtLeast(0), Noted(DELAY),
         &[("log.segment.delete.delay.ms", 1)],
         "Time between a file's renaming to `.deleted` and its removal."),
     topic_key("flush.messages", Long, Some("9223372036854775807"), AtLeast(1), Honoured,
@@ -68,7 +68,7 @@ pub static TOPIC_KEYS: &[Key] = &[
     topic_key("local.retention.ms", Long, Some("-2"), AtLeast(-2), Noted(TIER),
         &[("log.local.retention.ms", 1)],
         "Time kept locally of a tiered partition; -2: as `retention.ms`."),
-    topic_key("max.compaction.lag.ms", Long, Some("9223372036854775807"), AtLeast(1), Noted(COMPACT),
+    topic_key("max.compaction.lag.ms", Long, Some("9223372036854775807"), AtLeast(1), Honoured,
         &[("log.cleaner.max.compaction.lag.ms", 1)],
         "Longest time a record may stay uncompacted."),
     topic_key("max.message.bytes", Int, Some("1048588"), AtLeast(0), Honoured,
@@ -83,10 +83,10 @@ pub static TOPIC_KEYS: &[Key] = &[
     topic_key("message.timestamp.type", String, Some("CreateTime"), OneOf(&["CreateTime", "LogAppendTime"]), Honoured,
         &[("log.message.timestamp.type", 1)],
         "Whose clock stamps records: the producer's (`CreateTime`) or the broker's (`LogAppendTime`)."),
-    topic_key("min.cleanable.dirty.ratio", Double, Some("0.5"), Between(0, 1), Noted(COMPACT),
+    topic_key("min.cleanable.dirty.ratio", Double, Some("0.5"), Between(0, 1), Honoured,
         &[("log.cleaner.min.cleanable.ratio", 1)],
         "Share of uncleaned bytes at which a log is cleaned."),
-    topic_key("min.compaction.lag.ms", Long, Some("0"), AtLeast(0), Noted(COMPACT),
+    topic_key("min.compaction.lag.ms", Long, Some("0"), AtLeast(0), Honoured,
         &[("log.cleaner.min.compaction.lag.ms", 1)],
         "Shortest time a record stays uncompacted."),
     topic_key("min.insync.replicas", Int, Some("1"), AtLeast(1), Honoured,

@@ -14,6 +14,7 @@ const TUTORIALS: [Program; 3] = [
     Program::Python { environment: "python-1.4", file: "tutorials.py" },
     Program::Python { environment: "python-2.0", file: "tutorials.py" },
 ];
+const COMPACTED: Program = Program::Python { environment: "python", file: "compacted.py" };
 const AIOKAFKA: Program = Program::Python { environment: "python", file: "aio_kafka.py" };
 const LIBRDKAFKA: Program = Program::Python { environment: "python", file: "librdkafka.py" };
 const JAVA: Program = Program::Java { line: "current", class: "Clients" };
@@ -50,11 +51,11 @@ fn check_all(steps: &[(Program, &[&str])]) {
 }
 
 /// What `write` stored is read back by `read` after a clean stop, and again after SIGKILL.
-fn check_survival(program: Program, write: &[&str], read: &[&str]) {
+fn check_survival(program: Program, overrides: &[&str], write: &[&str], read: &[&str]) {
     if !program.is_ready() {
         return;
     }
-    let mut broker = Broker::start(&[]);
+    let mut broker = Broker::start(overrides);
     if !broker.is_own() {
         eprintln!("skipped: the broker is not ours to stop");
         return;
@@ -281,10 +282,15 @@ fn each_client_reads_what_another_wrote() {
 
 #[test]
 fn records_survive_a_kill_and_a_clean_restart() {
-    check_survival(KAFKA_PYTHON, &["create", "write", "latest"], &["read", "latest"]);
+    check_survival(KAFKA_PYTHON, &[], &["create", "write", "latest"], &["read", "latest"]);
 }
 
 #[test]
 fn console_records_survive_a_kill_and_a_clean_restart() {
-    check_survival(JAVA_TOOLS, &["topics", "console"], &["console_again"]);
+    check_survival(JAVA_TOOLS, &[], &["topics", "console"], &["console_again"]);
+}
+
+#[test]
+fn a_compacted_topic_keeps_the_last_record_of_each_key() {
+    check_survival(COMPACTED, &["log.cleaner.backoff.ms=100"], &["write", "read"], &["read"]);
 }

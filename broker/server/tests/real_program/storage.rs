@@ -4,11 +4,13 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::process::Broker;
 use crate::programs::Names;
 use crate::raw::{
-    Bytes, Connection, Outcome, batch, create_topic, fetch, i16_at, i32_at, produce,
+    Bytes, Connection, Outcome, batch, create_topic, fetch, i16_at, i32_at, i64_at, produce,
     produce_when_ready, with_length,
 };
 
@@ -16,6 +18,15 @@ use crate::raw::{
 type Restart = (&'static str, fn(&mut Broker));
 const RESTARTS: [Restart; 2] =
     [("a kill", Broker::restart_after_kill), ("a clean stop", Broker::restart_cleanly)];
+
+/// For what the broker's background thread does a moment after the answer.
+fn soon(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not within 20 s");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// A request about one topic; its error code, at this place of the answer.
 fn exchange(connection: &mut Connection, request: Bytes, at: usize) -> i16 {
@@ -77,14 +88,15 @@ fn the_metadata_is_saved_in_checkpoints_and_read_from_them() {
     assert_eq!(delete_topic(&mut client, &topics[0]), 0);
     for (what, restart) in RESTARTS {
         let folder = broker.data_folder();
-        let files = fs::read_dir(folder.join("__cluster_metadata-0")).expect("it is there");
-        let names = files.map(|file| file.expect("readable").file_name());
-        let checkpoints = names.filter(|name| name.to_string_lossy().ends_with(".checkpoint"));
-        assert_eq!(checkpoints.count(), 2, "the newest, and one to fall back on");
+        let checkpoints = || {
+            let files = fs::read_dir(folder.join("__cluster_metadata-0")).expect("it is there");
+            let names = files.map(|file| file.expect("readable").file_name());
+            names.filter(|name| name.to_string_lossy().ends_with(".checkpoint")).count()
+        };
         // What lies below the log's start can only come from a checkpoint.
-        let starts = fs::read_to_string(folder.join("log-start-offset-checkpoint"));
-        let starts = starts.expect("checkpoints move the start");
-        assert!(starts.contains("__cluster_metadata 0 "), "{starts}");
+        let starts = || fs::read_to_string(folder.join("log-start-offset-checkpoint"));
+        let has_start = || starts().is_ok_and(|starts| starts.contains("__cluster_metadata 0 "));
+        soon("the newest checkpoint and one to fall back on", || checkpoints() == 2 && has_start());
         restart(&mut broker);
         let mut client = Connection::open(broker.bootstrap());
         let errors = topics.iter().map(|topic| produce(&mut client, topic, &batch(b"v")).0);
@@ -129,6 +141,54 @@ fn commits_that_come_together_share_a_batch() {
         at += 12 + usize::try_from(i32_at(&bytes, at + 8)).expect("a length");
     }
     assert!(records >= 50 && batches <= 3, "{records} records in {batches} batches");
+}
+
+#[test]
+fn the_offsets_topic_is_compacted() {
+    const COMMITS: i64 = 600;
+    let mut broker = Broker::start(&[
+        "offsets.topic.num.partitions=1",
+        "offsets.topic.segment.bytes=20000",
+        "log.cleaner.backoff.ms=100",
+    ]);
+    if !broker.is_own() {
+        return;
+    }
+    let names = Names::fresh();
+    let (topic, group) = (names.topic("committed"), names.topic("group"));
+    let mut client = Connection::open(broker.bootstrap());
+    assert_eq!(create_topic(&mut client, &topic), 0);
+    while exchange(&mut client, Bytes::request(10, 0).string("group"), 4) != 0 {}
+    for offset in 0..COMMITS {
+        let request = Bytes::request(8, 2).string(&group).i32(-1).string("").i64(-1);
+        let request = request.i32(1).string(&topic).i32(1).i32(0).i64(offset).string("note");
+        assert_eq!(exchange(&mut client, request, 4 + 4 + 2 + topic.len() + 4 + 4), 0);
+    }
+    let folder = broker.data_folder().join("__consumer_offsets-0");
+    // Some 120 kB were written. The newest file has space prepared.
+    let finished_bytes = || {
+        let entries = fs::read_dir(&folder).expect("it is there");
+        let paths = entries.map(|entry| entry.expect("readable").path());
+        let mut logs: Vec<_> =
+            paths.filter(|path| path.extension() == Some("log".as_ref())).collect();
+        logs.sort();
+        logs.pop();
+        logs.iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum::<u64>()
+    };
+    let checkpoint = broker.data_folder().join("cleaner-offset-checkpoint");
+    let cleaned = || fs::read_to_string(&checkpoint).unwrap_or_default();
+    soon("old commits go", || {
+        finished_bytes() < 30_000 && cleaned().contains("__consumer_offsets 0 ")
+    });
+    for (what, restart) in RESTARTS {
+        restart(&mut broker);
+        let mut client = Connection::open(broker.bootstrap());
+        let request = Bytes::request(9, 1).string(&group).i32(1).string(&topic).i32(1).i32(0);
+        while exchange(&mut client, Bytes::request(10, 0).string("group"), 4) != 0 {}
+        let Outcome::Answer(answer) = client.exchange(&request.0) else { panic!("no answer") };
+        let committed = i64_at(&answer, 4 + 4 + 2 + topic.len() + 4 + 4);
+        assert_eq!(committed, COMMITS - 1, "after {what}");
+    }
 }
 
 /// A file system of its own of 4 MiB. `None` where this process may not mount one.

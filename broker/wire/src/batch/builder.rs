@@ -1,7 +1,8 @@
 //! Batches of magic 2 from records, in buffers that are used again.
 
 use crate::batch::{
-    CONTROL, HEADER_BYTES, LOG_APPEND_TIME, LOG_OVERHEAD, TRANSACTIONAL, patch_crc, position,
+    CONTROL, DELETE_HORIZON, HEADER_BYTES, LOG_APPEND_TIME, LOG_OVERHEAD, TRANSACTIONAL, patch_crc,
+    position,
 };
 use crate::compression::{Compression, CompressionError};
 use crate::writer::Writer;
@@ -22,6 +23,10 @@ pub struct BatchOptions {
     pub control: bool,
     /// The time of all records, instead of their own.
     pub log_append_time: Option<i64>,
+    /// Instead of the last record's: compaction keeps it when that record goes.
+    pub last_offset_delta: Option<i32>,
+    /// The time given to [`BatchBuilder::begin`] is that from which tombstones may go.
+    pub delete_horizon: bool,
 }
 
 impl Default for BatchOptions {
@@ -37,6 +42,8 @@ impl Default for BatchOptions {
             transactional: false,
             control: false,
             log_append_time: None,
+            last_offset_delta: None,
+            delete_horizon: false,
         }
     }
 }
@@ -50,6 +57,8 @@ pub struct BatchBuilder {
     compressed: Vec<u8>,
     record_count: i32,
     last_offset_delta: i32,
+    /// Set by [`BatchBuilder::begin`] until the first record.
+    given_timestamp: Option<i64>,
     base_timestamp: i64,
     max_timestamp: i64,
 }
@@ -68,6 +77,11 @@ impl BatchBuilder {
     /// The size of the batch so far, uncompressed.
     pub fn bytes(&self) -> usize {
         self.plain.bytes().len().max(HEADER_BYTES)
+    }
+
+    /// Has the next batch begin at this time instead of its first record's.
+    pub fn begin(&mut self, base_timestamp: i64) {
+        self.given_timestamp = Some(base_timestamp);
     }
 
     /// Forgets the records appended since the last batch.
@@ -101,7 +115,8 @@ impl BatchBuilder {
         if self.record_count == 0 {
             self.plain.clear();
             self.plain.raw(&[0; HEADER_BYTES]);
-            (self.base_timestamp, self.max_timestamp) = (timestamp, timestamp);
+            let base_timestamp = self.given_timestamp.take().unwrap_or(timestamp);
+            (self.base_timestamp, self.max_timestamp) = (base_timestamp, timestamp);
         }
         let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
         let header_bytes: usize =
@@ -162,7 +177,8 @@ impl BatchBuilder {
         let attributes = options.compression as i16
             | flag(options.log_append_time.is_some(), LOG_APPEND_TIME)
             | flag(options.transactional, TRANSACTIONAL)
-            | flag(options.control, CONTROL);
+            | flag(options.control, CONTROL)
+            | flag(options.delete_horizon, DELETE_HORIZON);
         let mut header = [0; HEADER_BYTES];
         let mut put = |position: usize, bytes: &[u8]| {
             header[position..position + bytes.len()].copy_from_slice(bytes);
@@ -171,7 +187,8 @@ impl BatchBuilder {
         put(position::PARTITION_LEADER_EPOCH, &options.partition_leader_epoch.to_be_bytes());
         put(position::MAGIC, &[2]);
         put(position::ATTRIBUTES, &attributes.to_be_bytes());
-        put(position::LAST_OFFSET_DELTA, &self.last_offset_delta.to_be_bytes());
+        let last_offset_delta = options.last_offset_delta.unwrap_or(self.last_offset_delta);
+        put(position::LAST_OFFSET_DELTA, &last_offset_delta.to_be_bytes());
         put(position::BASE_TIMESTAMP, &self.base_timestamp.to_be_bytes());
         let max_timestamp = options.log_append_time.unwrap_or(self.max_timestamp);
         put(position::MAX_TIMESTAMP, &max_timestamp.to_be_bytes());

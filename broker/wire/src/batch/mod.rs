@@ -227,6 +227,11 @@ impl BatchHeader {
         self.attributes & CONTROL != 0
     }
 
+    /// The time from which tombstones may go, once compaction has set it.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     /// Whether it is from an idempotent or transactional producer.
     pub fn has_producer(&self) -> bool {
         self.producer_id >= 0
@@ -390,6 +395,23 @@ pub fn validate(bytes: &[u8]) -> Result<Batch<'_>, BatchError> {
     batch.verify_crc()?;
     header.check()?;
     Ok(batch)
+}
+
+/// What compaction leaves of a batch whose records are all gone, but not its offsets and sequence
+/// (Kafka: `DefaultRecordBatch.writeEmptyHeader`).
+///
+/// # Panics
+/// If `batch` is shorter than a header.
+pub fn without_records(batch: &[u8]) -> [u8; HEADER_BYTES] {
+    let mut empty: [u8; HEADER_BYTES] = *batch.first_chunk().expect("a batch has a header");
+    patch(&mut empty, position::BATCH_LENGTH, ((HEADER_BYTES - LOG_OVERHEAD) as i32).to_be_bytes());
+    // No codec and no delete horizon.
+    let kept = (LOG_APPEND_TIME | TRANSACTIONAL | CONTROL) as u8;
+    patch(&mut empty, position::ATTRIBUTES, [0, batch[position::ATTRIBUTES + 1] & kept]);
+    patch(&mut empty, position::BASE_TIMESTAMP, (-1_i64).to_be_bytes());
+    patch(&mut empty, position::RECORD_COUNT, [0; 4]);
+    patch_crc(&mut empty);
+    empty
 }
 
 /// Sets the offset of the first record. The checksum does not cover it.
