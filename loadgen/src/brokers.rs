@@ -1,11 +1,11 @@
 //! A broker to measure: one that is there, or one started by a command in a folder of its own.
 
+use crate::clock::boot_ns;
 use crate::cluster::Cluster;
 use crate::driver::worker;
 use crate::machine::usable_cpus;
 use crate::run::RunError;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::fs;
 use std::io::{self, Write as _};
@@ -108,12 +108,6 @@ struct Place {
     port: u16,
     /// CPUs to run on.
     cpus: Vec<usize>,
-}
-
-/// Nanoseconds since boot.
-pub fn boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 impl Running {

@@ -1,5 +1,6 @@
 //! One monotonic clock for intended times, send times and arrivals, in nanoseconds since its start.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
 /// The clock of a run. Copies share the origin, so times of different threads can be subtracted.
@@ -35,6 +36,37 @@ pub fn nanos(duration: Duration) -> u64 {
 pub fn wall_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Tells afterwards what happened to the host's other clocks meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    at: Instant,
+    wall_ms: i64,
+    boot_ns: u64,
+}
+
+impl Watch {
+    /// From now on.
+    pub fn start() -> Self {
+        Self { at: Instant::now(), wall_ms: wall_ms(), boot_ns: boot_ns() }
+    }
+
+    /// By how much the wall clock was set forward or back, and how long the host slept,
+    /// milliseconds.
+    pub fn jumps_ms(&self) -> (i64, u64) {
+        let awake_ms = self.at.elapsed().as_millis() as i64;
+        let boot_ms = (boot_ns().saturating_sub(self.boot_ns) / 1_000_000) as i64;
+        // The wall clock goes on while the host sleeps.
+        let wall_ms = wall_ms() - self.wall_ms - boot_ms;
+        (wall_ms, (boot_ms - awake_ms).max(0).unsigned_abs())
+    }
+}
+
+/// Nanoseconds since boot, sleep included.
+pub fn boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// Wall-clock milliseconds as UTC: (year, month, day, hour, minute, second).
@@ -74,6 +106,21 @@ mod tests {
         for (ms, expected) in rows {
             assert_eq!(utc(ms), expected, "{ms}");
         }
+    }
+
+    #[test]
+    fn clocks_that_jumped_are_told_from_those_that_did_not() {
+        let watch = Watch::start();
+        let (wall_ms, slept_ms) = watch.jumps_ms();
+        assert!(wall_ms.abs() < 1_000 && slept_ms < 1_000, "{wall_ms} {slept_ms}");
+        let set_forward = Watch { wall_ms: watch.wall_ms - 3_600_000, ..watch };
+        assert!((3_599_000..3_601_000).contains(&set_forward.jumps_ms().0));
+        // An hour since boot of which the monotonic clock knows nothing, and the wall clock does.
+        let hour_ns = 3_600_000_000_000;
+        let wall_ms = watch.wall_ms - 3_600_000;
+        let asleep = Watch { wall_ms, boot_ns: watch.boot_ns.saturating_sub(hour_ns), ..watch };
+        let expected_ms = watch.boot_ns.min(hour_ns) / 1_000_000;
+        assert!(asleep.jumps_ms().1.abs_diff(expected_ms) < 1_000);
     }
 
     #[test]

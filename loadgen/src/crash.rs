@@ -2,7 +2,8 @@
 //! followed by a comparison of everything acknowledged with everything there.
 
 use crate::args::{Acks, CrashArgs, Failing, RunArgs};
-use crate::brokers::{Running, boot_ns};
+use crate::brokers::Running;
+use crate::clock::boot_ns;
 use crate::cluster::Cluster;
 use crate::gather::Live;
 use crate::interrupt;

@@ -281,6 +281,7 @@ fn write(found: &FindMaxFound, best: Option<&Outcome>, folder: &Path) -> io::Res
         let _ = writeln!(summary, "| {} |", row.join(" | "));
     }
     fs::write(folder.join("summary.md"), summary)?;
+    fs::write(folder.join("throughput.svg"), chart(&sorted).standalone())?;
     fs::write(folder.join("report.html"), page(found, &sorted, (&names, &rows)))
 }
 
@@ -302,24 +303,7 @@ fn page(
 ) -> String {
     let class = if found.valid { "verdict" } else { "verdict bad" };
     let mut body = format!("<p class=\"{class}\">{}</p>\n", escape(&verdict(found)));
-    type Value = fn(&Percentiles) -> Option<f64>;
-    let lines: [(&str, Value); 3] = [("p50", |p| p.p50), ("p99", |p| p.p99), ("max", |p| p.max)];
-    let series = lines.map(|(name, value)| Series {
-        name: name.to_owned(),
-        points: sorted
-            .iter()
-            .filter_map(|step| Some((step.records_per_second, value(&step.response_us)?)))
-            .collect(),
-    });
-    body.push_str(&html::chart_grid([Chart {
-        title: "Response time against throughput".to_owned(),
-        x_label: "acknowledged records a second".to_owned(),
-        x_scale: Scale::Linear,
-        y_scale: Scale::Log,
-        y_words: |us| text::time(Some(us)),
-        x_words: text::short,
-        series: series.to_vec(),
-    }]));
+    body.push_str(&html::chart_grid([chart(sorted)]));
     body.push_str("<div class=wide><table><tr>");
     names.iter().for_each(|name| {
         let _ = write!(body, "<th>{name}</th>");
@@ -331,6 +315,27 @@ fn page(
     body.push_str("</tr></table></div>\n");
     let _ = write!(body, "<h2>To repeat it</h2><pre>{}</pre>", escape(&found.command));
     html::page("loadgen find-max", &body)
+}
+
+fn chart(sorted: &[&Step]) -> Chart {
+    type Value = fn(&Percentiles) -> Option<f64>;
+    let lines: [(&str, Value); 3] = [("p50", |p| p.p50), ("p99", |p| p.p99), ("max", |p| p.max)];
+    let series = lines.map(|(name, value)| Series {
+        name: name.to_owned(),
+        points: sorted
+            .iter()
+            .filter_map(|step| Some((step.records_per_second, value(&step.response_us)?)))
+            .collect(),
+    });
+    Chart {
+        title: "Response time against throughput".to_owned(),
+        x_label: "acknowledged records a second".to_owned(),
+        x_scale: Scale::Linear,
+        y_scale: Scale::Log,
+        y_words: |us| text::time(Some(us)),
+        x_words: text::short,
+        series: series.to_vec(),
+    }
 }
 
 #[cfg(test)]

@@ -145,7 +145,9 @@ impl Latencies {
         let (max, count) = (self.counts.max() as f64 / 1e3, self.counts.len());
         writeln!(out, "#[Mean    = {mean:>12.3}, StdDeviation   = {deviation:>12.3}]")?;
         writeln!(out, "#[Max     = {max:>12.3}, Total count    = {count:>12}]")?;
-        let (buckets, sub_buckets) = (self.counts.buckets(), self.counts.distinct_values());
+        // All buckets but the first have half as many values of their own.
+        let buckets = usize::from(self.counts.buckets());
+        let sub_buckets = 2 * self.counts.distinct_values() / (buckets + 1);
         writeln!(out, "#[Buckets = {buckets:>12}, SubBuckets     = {sub_buckets:>12}]")
     }
 }
@@ -196,6 +198,37 @@ mod tests {
                 (given - expected).abs() <= expected / 1000.0 + 0.6,
                 "{quantile}: {given} {expected}"
             );
+        }
+    }
+
+    /// What HdrHistogram 2.2.2 for Java prints of the same samples, line by line.
+    #[test]
+    fn the_distribution_is_that_of_hdrhistogram_for_java() {
+        let mut latencies = Latencies::default();
+        let mut x = 42_u64;
+        for _ in 0..100_000 {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            latencies.record(1_000 + (((x >> 33) % 1_000_000) << ((x >> 20) & 7)));
+        }
+        let mut text = Vec::new();
+        latencies.write_hgrm(&mut text).expect("a vector takes it");
+        let text = String::from_utf8(text).expect("text");
+        let java = include_str!("../tests/vectors/hdrhistogram-2.2.2.hgrm");
+        let fields = |text: &str| -> Vec<Vec<String>> {
+            let lines = text.lines().filter(|line| !line.is_empty());
+            lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+        };
+        let (ours, theirs) = (fields(&text), fields(java));
+        assert!(theirs.len() > 60, "{} lines", theirs.len());
+        assert_eq!(ours.len(), theirs.len());
+        for (our, their) in ours.iter().zip(&theirs).filter(|(our, their)| our != their) {
+            // Where a percentile falls on a whole number of samples, the two round apart: one of
+            // them takes the next value, not a thousandth above.
+            let number = |text: &String| text.parse::<f64>().expect("a number");
+            assert_eq!((&our[1], &our[3]), (&their[1], &their[3]));
+            assert_eq!(number(&their[1]) * 100_000.0, number(&their[2]), "{our:?} {their:?}");
+            let ratio = number(&our[0]) / number(&their[0]);
+            assert!((1.0..1.001).contains(&ratio), "{our:?} {their:?}");
         }
     }
 

@@ -15,6 +15,8 @@ const OTHER_CPUS_MAX: f64 = 0.20;
 /// CPUs that the hypervisor may take before rates and times are noise; a little it always takes
 /// for the guest's own disk and network.
 const STOLEN_CPUS_MAX: f64 = 0.40;
+/// Other clocks may drift by this much during a run.
+const CLOCK_JUMP_MAX_MS: i64 = 500;
 /// Largest median lateness of a timer on a quiet host.
 const TIMER_LATE_MAX_US: f64 = 500.0;
 
@@ -31,6 +33,12 @@ pub struct Circumstances {
     pub has_broker_ended: bool,
     /// A signal ended the run early.
     pub is_interrupted: bool,
+    /// Partitions of a topic that was there already, where that is not what --partitions says.
+    pub partitions_found: Option<usize>,
+    /// By how much the wall clock was set forward or back, milliseconds.
+    pub wall_jump_ms: i64,
+    /// How long the host slept.
+    pub slept_ms: u64,
 }
 
 /// Whether the costs of a run hold although its rates and times may not.
@@ -46,6 +54,7 @@ pub fn judge(report: &Report, args: &RunArgs, about: Circumstances) -> (Vec<Stri
     client(report, args, &mut reasons, &mut notes);
     machine(report, &mut reasons, &mut notes);
     load(report, args, &mut reasons, &mut notes);
+    surprises(args, about, &mut notes);
     (reasons, notes)
 }
 
@@ -75,6 +84,9 @@ fn integrity(report: &Report, args: &RunArgs, about: Circumstances, reasons: &mu
     }
     if about.connections_lost > 0 {
         reasons.push(format!("{} connections were lost", about.connections_lost));
+    }
+    if about.slept_ms > CLOCK_JUMP_MAX_MS.unsigned_abs() {
+        reasons.push(format!("the host slept for {:.1} s", about.slept_ms as f64 / 1e3));
     }
     if about.has_broker_ended {
         reasons.push("the process named by --pid ended during the run".to_owned());
@@ -113,6 +125,22 @@ fn machine(report: &Report, reasons: &mut Vec<String>, notes: &mut Vec<String>) 
     let late_us = probes.iter().filter_map(|probe| probe.timer_late_us_p50).fold(0.0, f64::max);
     if late_us > TIMER_LATE_MAX_US {
         notes.push(format!("timers fire {late_us:.0} us late at the median: the host is busy"));
+    }
+}
+
+fn surprises(args: &RunArgs, about: Circumstances, notes: &mut Vec<String>) {
+    if let Some(found) = about.partitions_found {
+        let topic = args.topic.as_deref().unwrap_or_default();
+        notes.push(format!(
+            "topic {topic} was there already, with {found} partitions: --partitions and \
+             --topic-config say nothing about it"
+        ));
+    }
+    if about.wall_jump_ms.abs() > CLOCK_JUMP_MAX_MS {
+        notes.push(format!(
+            "the wall clock jumped by {:.1} s: timestamps in records are off, times are not",
+            about.wall_jump_ms as f64 / 1e3
+        ));
     }
 }
 
@@ -164,7 +192,11 @@ mod tests {
     fn each_doubt_is_a_reason_and_a_sound_run_has_none() {
         type Change = fn(&mut Report, &mut RunArgs, &mut Circumstances);
         // What happens, the reason, the note.
-        let rows: [(Change, &str, &str); 16] = [
+        let rows: [(Change, &str, &str); 20] = [
+            (|_, _, c| c.wall_jump_ms = -7_000, "", "jumped by -7.0 s"),
+            (|_, _, c| c.slept_ms = 9_000, "slept for 9.0 s", ""),
+            (|_, _, c| c.partitions_found = Some(3), "", "with 3 partitions"),
+            (|_, _, c| c.has_broker_ended = true, "--pid ended", ""),
             (|_, _, _| (), "", ""),
             (|r, _, _| r.client_cpu_fraction = 0.95, "client thread used 95 %", ""),
             (|r, _, _| r.schedule_lag_us = Some(1_500.0), "left 1500 us", ""),

@@ -1,8 +1,9 @@
 //! What a broker costs and how long it takes when nobody loads it: idle, started, killed.
 
 use crate::args::{IdleArgs, RecoverArgs, RunArgs};
-use crate::brokers::{Running, boot_ns};
+use crate::brokers::Running;
 use crate::clock;
+use crate::clock::boot_ns;
 use crate::cluster::Cluster;
 use crate::cost::Meter;
 use crate::gather::Live;

@@ -236,6 +236,7 @@ fn load(
     // the same topic is another run.
     let run = fastrand::Rng::with_seed(clock::wall_ms() as u64 ^ args.seed).u32(..);
     let setup = plan::setup(cluster, target, args, run)?;
+    let watch = clock::Watch::start();
     let shares = plan::deal(&args.target.cpus, producers, consumers);
     let (crew, mut gatherer) = start(setup, shares, around.broker, around.live)?;
     if let Some(listen) = &args.prometheus {
@@ -267,12 +268,17 @@ fn load(
         }
         (is_drained, seen) = (is_complete, trackers);
     }
+    let (wall_jump_ms, slept_ms) = watch.jumps_ms();
     let about = Circumstances {
         is_sending_cut: !is_sent,
         is_drain_cut: !is_drained,
         connections_lost: stats.connections_lost,
         has_broker_ended,
         is_interrupted: interrupt::is_requested(),
+        partitions_found: (!target.is_made && target.leaders.len() != args.partitions as usize)
+            .then_some(target.leaders.len()),
+        wall_jump_ms,
+        slept_ms,
     };
     let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
     let sent = sent.iter().map(|stream| stream.sent).sum();

@@ -13,7 +13,8 @@ use std::time::Duration;
 pub struct StudyArgs {
     /// The study: a TOML file, or a preset: acks0-latency, acks1-latency, acksall-latency,
     /// acks-x-batching, throughput-1k, small-batch-cpu, many-partitions, keyed-100-producers,
-    /// catchup-mix, fanout-8, group-8, idle-1000, retention-soak, churn
+    /// catchup-mix, fanout-8, group-8, idle-1000, retention-soak, churn, linger, batch-size,
+    /// partitions, connections, codecs, fanout
     pub file: PathBuf,
     /// A broker that runs already, besides those of the file: NAME=HOST:PORT or
     /// NAME=HOST:PORT@PID, repeatable

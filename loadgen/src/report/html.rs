@@ -41,6 +41,13 @@ pub fn run_page(outcome: &Outcome) -> String {
     page("loadgen report", &body)
 }
 
+/// The charts that pages about a run want, by the name of their file.
+pub fn pictures(outcome: &Outcome) -> Vec<(&'static str, Chart)> {
+    let first = over_time(&outcome.report).into_iter().next();
+    let over_time = first.map(|chart| ("over-time.svg", chart));
+    [("latency.svg", percentile_curve(outcome))].into_iter().chain(over_time).collect()
+}
+
 /// Charts side by side where there is room.
 pub fn chart_grid(charts: impl IntoIterator<Item = Chart>) -> String {
     let charts: String = charts.into_iter().map(|chart| chart.svg()).collect();

@@ -184,7 +184,8 @@ impl Outcome {
         [("response", &self.response), ("service", &self.service), ("end_to_end", &self.end_to_end)]
     }
 
-    /// Writes report.html, report.json, omb.json, summary.md, intervals.csv and the histograms.
+    /// Writes report.html, report.json, omb.json, summary.md, intervals.csv, two pictures and the
+    /// histograms.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         write_json(&folder.join("report.json"), &self.report)?;
@@ -192,6 +193,9 @@ impl Outcome {
         fs::write(folder.join("report.html"), html::run_page(self))?;
         fs::write(folder.join("summary.md"), text::summary(&self.report))?;
         fs::write(folder.join("intervals.csv"), text::intervals(&self.report.intervals))?;
+        for (name, chart) in html::pictures(self) {
+            fs::write(folder.join(name), chart.standalone())?;
+        }
         self.write_histograms(folder, "")
     }
 

@@ -49,6 +49,8 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// Answers produce requests so much later than they came, in turns.
     Delays(&'static [Duration]),
+    /// Offers Produce from version 9 on only.
+    Newer,
     /// Stands still from a time after the first produce request on, for a time.
     Freeze(Duration, Duration),
 }
@@ -199,7 +201,7 @@ impl Fake {
         let answer = ResponseHeader { correlation_id: header.correlation_id, ..Default::default() };
         answer.encode(w, api::response_header_version(key, version)).ok()?;
         match key {
-            ApiKey::ApiVersions => versions().encode(w, version).ok()?,
+            ApiKey::ApiVersions => self.versions().encode(w, version).ok()?,
             ApiKey::Metadata => self.metadata(decode(&mut r, version)?, w, version)?,
             ApiKey::CreateTopics => self.create(decode(&mut r, version)?, w, version)?,
             ApiKey::DeleteTopics => delete(decode(&mut r, version)?, w, version)?,
@@ -232,6 +234,19 @@ impl Fake {
         let size = w.bytes().len() - place - 4;
         w.patch_i32(place, size as i32);
         Some(())
+    }
+
+    fn versions(&self) -> ApiVersionsResponse<'static> {
+        let offered = VERSIONS.iter().map(|&(key, min_version, max_version)| {
+            let newer = if self.fault == Fault::Newer && key == ApiKey::Produce { 6 } else { 0 };
+            ApiVersion {
+                api_key: key as i16,
+                min_version: min_version + newer,
+                max_version: max_version + newer,
+                ..Default::default()
+            }
+        });
+        ApiVersionsResponse { api_keys: offered.collect(), ..Default::default() }
     }
 
     fn metadata(&self, request: MetadataRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
@@ -452,19 +467,6 @@ fn whole_frame(bytes: &[u8]) -> Option<&[u8]> {
 
 fn decode<'a, M: Message<'a>>(r: &mut Reader<'a>, version: i16) -> Option<M> {
     M::decode(r, version).ok()
-}
-
-fn versions() -> ApiVersionsResponse<'static> {
-    let offered = VERSIONS
-        .iter()
-        .map(|&(key, min_version, max_version)| ApiVersion {
-            api_key: key as i16,
-            min_version,
-            max_version,
-            ..Default::default()
-        })
-        .collect::<Vec<_>>();
-    ApiVersionsResponse { api_keys: Array::from(offered), ..Default::default() }
 }
 
 fn delete(request: DeleteTopicsRequest<'_>, w: &mut Writer, version: i16) -> Option<()> {
