@@ -5,6 +5,7 @@
 
 mod acls;
 mod alter_configs;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod client_quotas;
 mod create_partitions;
@@ -84,6 +85,7 @@ pub(crate) fn versions(key: ApiKey) -> RangeInclusive<i16> {
         ApiKey::CreateAcls => 0..=3,
         ApiKey::DeleteAcls => 0..=3,
         ApiKey::AlterConfigs => 0..=2,
+        ApiKey::AlterReplicaLogDirs => 0..=2,
         ApiKey::DescribeLogDirs => 0..=5,
         ApiKey::DeleteGroups => 0..=2,
         ApiKey::ElectLeaders => 0..=2,
@@ -139,6 +141,7 @@ pub(crate) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         ApiKey::CreateAcls => acls::create(request),
         ApiKey::DeleteAcls => acls::delete(request),
         ApiKey::AlterConfigs => alter_configs::replace(shard, request),
+        ApiKey::AlterReplicaLogDirs => alter_replica_log_dirs::handle(shard, request),
         ApiKey::DescribeLogDirs => describe_log_dirs::handle(shard, request),
         ApiKey::DeleteGroups => group_admin::delete(shard, request),
         ApiKey::ElectLeaders => elect_leaders::handle(shard, request),

@@ -3,7 +3,7 @@
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka import errors
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import OffsetAndMetadata, TopicPartitionReplica
 
 import expected
 from expected import COUNT, PER_CODEC, STEP_MS, equal, raises
@@ -28,7 +28,20 @@ def create(bootstrap, prefix, base_ms):
     raises(factor, lambda: admin.create_topics([too_many]), "factor 3")
     bad_name = NewTopic("no/slash", num_partitions=1, replication_factor=1)
     raises(errors.InvalidTopicError, lambda: admin.create_topics([bad_name]), "bad name")
+    log_dirs(admin, topic.name)
     admin.close()
+
+
+def log_dirs(admin, topic):
+    """A partition may go to the folder where it is."""
+    node, = admin.describe_log_dirs()
+    own = node["log_dirs"][0]["log_dir"]
+    for name, folder, error in (
+            (topic, own, errors.NoError),
+            (f"{topic}-x", own, errors.UnknownTopicOrPartitionError),
+            (topic, "/no/such/folder", errors.LogDirNotFoundError)):
+        replica = TopicPartitionReplica(name, 0, node["broker"])
+        equal(admin.alter_replica_log_dirs({replica: folder})[replica], error, folder)
 
 
 def write(bootstrap, prefix, base_ms):
