@@ -3,8 +3,8 @@
 
 use super::broker::{Config, ConfigMap, Layers};
 use super::key::{Dynamic, Key, Kind};
-use super::topic::{public_topic_keys, topic_value};
-use super::{BROKER_KEYS, broker_key};
+use super::topic::{own_value, public_topic_keys};
+use super::{BROKER_KEYS, GROUP_KEYS, broker_key};
 
 /// Where a value comes from, with the protocol's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub enum Source {
     DynamicDefaultBroker = 3,
     StaticBroker = 4,
     Default = 5,
+    Group = 8,
 }
 
 /// One value of a key or of a key it inherits from.
@@ -72,21 +73,34 @@ fn broker_synonyms(layers: &Layers, name: &'static str) -> Vec<Synonym> {
 impl Config {
     /// Rows for a topic with these settings of its own.
     pub fn describe_topic(&self, own: &ConfigMap) -> Vec<Described> {
-        public_topic_keys()
-            .map(|key| {
-                let value = topic_value(&self.layers, own, key.name).map(|v| v.into_owned());
-                let mut synonyms = key
-                    .inherits
-                    .first()
-                    .map(|(name, _)| broker_synonyms(&self.layers, name))
-                    .unwrap_or_default();
-                if let Some(value) = own.get(key.name) {
-                    let (value, source) = (Some(value.clone()), Source::Topic);
-                    synonyms.insert(0, Synonym { name: key.name, value, source });
-                }
-                row(key, value, false, synonyms)
-            })
-            .collect()
+        self.describe_own(public_topic_keys(), own, Source::Topic)
+    }
+
+    /// Rows for a group with these settings of its own.
+    pub fn describe_group(&self, own: &ConfigMap) -> Vec<Described> {
+        self.describe_own(GROUP_KEYS.iter(), own, Source::Group)
+    }
+
+    fn describe_own(
+        &self,
+        keys: impl Iterator<Item = &'static Key>,
+        own: &ConfigMap,
+        source: Source,
+    ) -> Vec<Described> {
+        keys.map(|key| {
+            let value = own_value(&self.layers, own, key).map(|v| v.into_owned());
+            let mut synonyms = key
+                .inherits
+                .first()
+                .map(|(name, _)| broker_synonyms(&self.layers, name))
+                .unwrap_or_default();
+            if let Some(value) = own.get(key.name) {
+                let value = Some(value.clone());
+                synonyms.insert(0, Synonym { name: key.name, value, source });
+            }
+            row(key, value, false, synonyms)
+        })
+        .collect()
     }
 
     /// Rows for this broker.

@@ -120,7 +120,8 @@ pub struct Key {
     pub dynamic: Dynamic,
     pub treatment: Treatment,
     pub doc: &'static str,
-    /// Topic keys only: the broker keys it inherits from, first wins, and the factor to its unit.
+    /// The broker keys that a key of topics or groups inherits from, first wins, and the factor
+    /// to its unit.
     pub inherits: &'static [(&'static str, i64)],
 }
 

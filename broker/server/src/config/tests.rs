@@ -14,7 +14,7 @@ fn read(text: &str) -> Result<Config, String> {
 
 #[test]
 fn tables_are_sorted_and_their_defaults_legal() {
-    for table in [BROKER_KEYS, TOPIC_KEYS] {
+    for table in [BROKER_KEYS, TOPIC_KEYS, GROUP_KEYS] {
         for pair in table.windows(2) {
             assert!(pair[0].name < pair[1].name, "{} before {}", pair[0].name, pair[1].name);
         }

@@ -1,13 +1,14 @@
 //! A topic's settings: its own, else what the broker's keys give, else Kafka's defaults.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use millrace_wire::compression::Compression;
 
 use super::broker::{Config, ConfigMap, Layers};
 use super::key::{Key, Treatment};
 use super::typed::{FromText, typed};
-use super::{TOPIC_KEYS, topic_key};
+use super::{TOPIC_KEYS, group_key, topic_key};
 
 /// Codec in which batches are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,11 +136,17 @@ pub(super) fn topic_value<'a>(
     own: &'a ConfigMap,
     name: &str,
 ) -> Option<Cow<'a, str>> {
-    if let Some(value) = own.get(name) {
-        return Some(Cow::Borrowed(value));
-    }
-    let key = topic_key(name)?;
-    inherited(layers, key).or_else(|| key.default.map(Cow::Borrowed))
+    own_value(layers, own, topic_key(name)?)
+}
+
+/// The value in force for a key of a topic or of a group.
+pub(super) fn own_value<'a>(
+    layers: &'a Layers,
+    own: &'a ConfigMap,
+    key: &Key,
+) -> Option<Cow<'a, str>> {
+    let set = own.get(key.name).map(|value| Cow::Borrowed(value.as_str()));
+    set.or_else(|| inherited(layers, key)).or_else(|| key.default.map(Cow::Borrowed))
 }
 
 fn inherited<'a>(layers: &'a Layers, key: &Key) -> Option<Cow<'a, str>> {
@@ -200,6 +207,29 @@ pub fn check_topic<'a>(
         ));
     }
     Ok(map)
+}
+
+/// Checks settings that someone wants to give to a group, also against the broker's bounds.
+///
+/// # Errors
+/// Text for INVALID_CONFIG (40), as Kafka words it.
+pub fn check_group(config: &Config, own: &ConfigMap) -> Result<(), String> {
+    for (name, value) in own {
+        let key = group_key(name).ok_or_else(|| format!("Unknown group config name: {name}"))?;
+        key.check(value).map_err(|bad| bad.to_string())?;
+        let (kind, rest) = name.split_once('.').expect("each key is of one kind of group");
+        let number = |text: &str| text.trim().parse::<i64>().ok();
+        for (bound, order, than) in
+            [("min", Ordering::Less, "greater"), ("max", Ordering::Greater, "less")]
+        {
+            let bound = format!("group.{kind}.{bound}.{rest}");
+            let limit = config.layers.value(&bound).and_then(|limit| number(&limit));
+            if number(value).zip(limit).is_some_and(|(value, limit)| value.cmp(&limit) == order) {
+                return Err(format!("{name} must be {than} than or equal to {bound}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Names of the topic keys that DescribeConfigs lists.

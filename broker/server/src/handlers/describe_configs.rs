@@ -1,6 +1,6 @@
-//! DescribeConfigs (key 32), versions 0 to 4: every key of a topic or of this broker, with its
-//! value, source and synonyms (KIP-133, KIP-226, KIP-569). No keys, be it null or
-//! an empty list, ask for all.
+//! DescribeConfigs (key 32), versions 0 to 4: every key of a topic, of this broker or of a group,
+//! with its value, source and synonyms (KIP-133, KIP-226, KIP-569). No keys, be it null or an empty
+//! list, ask for all.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use millrace_wire::messages::describe_configs_response::{
 };
 use millrace_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use crate::config::{Described, Source};
+use crate::config::{ConfigMap, Described, Source};
 use crate::metadata::{ResourceType, controller};
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
@@ -86,6 +86,13 @@ fn rows<I: Io>(shard: &Shard<I>, resource: &DescribeConfigsResource<'_>) -> Rows
                 format!("Broker id must be an integer, but it is: {name}"),
             ),
         },
+        Some(ResourceType::Group) if name.is_empty() => {
+            refuse(ErrorCode::INVALID_REQUEST, "Group name must not be empty".to_owned())
+        }
+        Some(ResourceType::Group) => {
+            let own = shard.image.configs(ResourceType::Group, name);
+            Ok(config.describe_group(own.unwrap_or(&ConfigMap::new())))
+        }
         _ => refuse(
             ErrorCode::INVALID_REQUEST,
             format!("Unsupported resource type: {}", resource.resource_type),

@@ -1,4 +1,5 @@
-//! Changing settings of topics and brokers (`ConfigurationControlManager`, `DynamicBrokerConfig`).
+//! Changing settings of topics, brokers and groups (`ConfigurationControlManager`,
+//! `DynamicBrokerConfig`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,7 @@ use millrace_wire::messages::{AlterConfigsRequest, IncrementalAlterConfigsReques
 
 use super::{Controller, Refusal, refuse};
 use crate::config::key::{Dynamic, Kind, split_list};
-use crate::config::{ConfigMap, Key, broker_key, check_topic, topic_key};
+use crate::config::{ConfigMap, Key, broker_key, check_group, check_topic, group_key, topic_key};
 use crate::metadata::checkpoint::config_record;
 use crate::metadata::record::{MetadataRecord, ResourceType};
 
@@ -120,8 +121,9 @@ impl Controller<'_> {
                 let message = format!("Logger {logger} does not exist!");
                 return refuse(ErrorCode::INVALID_CONFIG, message);
             }
-            Some(ResourceType::Group | ResourceType::ClientMetrics) => {
-                let message = "Settings of groups and of client metrics are not built.";
+            Some(ResourceType::Group) => self.group_configs(name)?,
+            Some(ResourceType::ClientMetrics) => {
+                let message = "Settings of client metrics are not built.";
                 return refuse(ErrorCode::INVALID_CONFIG, message);
             }
             None => {
@@ -129,20 +131,25 @@ impl Controller<'_> {
                 return refuse(ErrorCode::INVALID_REQUEST, message);
             }
         };
-        let is_topic = kind == Some(ResourceType::Topic);
-        let table = if is_topic { topic_key } else { broker_key };
+        let kind = kind.expect("none was refused");
+        let table = match kind {
+            ResourceType::Topic => topic_key,
+            ResourceType::Group => group_key,
+            _ => broker_key,
+        };
         let mut new = if incremental { present.clone() } else { ConfigMap::new() };
         for (key, operation) in operations {
             apply(&mut new, key, operation, table(key))?;
         }
-        if is_topic {
-            let given = new.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
-            check_topic(self.config, given)
-                .or_else(|message| refuse(ErrorCode::INVALID_CONFIG, message))?;
-        } else {
-            check_broker(&new, &present)?;
+        let invalid = |message| refuse(ErrorCode::INVALID_CONFIG, message);
+        match kind {
+            ResourceType::Topic => {
+                let given = new.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
+                check_topic(self.config, given).map(drop).or_else(invalid)?;
+            }
+            ResourceType::Group => check_group(self.config, &new).or_else(invalid)?,
+            _ => check_broker(&new, &present)?,
         }
-        let kind = if is_topic { ResourceType::Topic } else { ResourceType::Broker };
         let gone = present.keys().filter(|key| !new.contains_key(*key));
         let gone = gone.map(|key| config_record(kind, name, key, None));
         let changed = new.iter().filter(|(key, value)| present.get(*key) != Some(*value));
@@ -163,6 +170,14 @@ impl Controller<'_> {
                 refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, message)
             }
         }
+    }
+
+    fn group_configs(&self, name: &str) -> Result<ConfigMap, Refusal> {
+        if name.is_empty() {
+            let message = "Default group resources are not allowed.";
+            return refuse(ErrorCode::INVALID_REQUEST, message);
+        }
+        Ok(self.image.configs(ResourceType::Group, name).cloned().unwrap_or_default())
     }
 
     fn broker_configs(&self, name: &str) -> Result<ConfigMap, Refusal> {

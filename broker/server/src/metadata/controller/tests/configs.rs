@@ -129,6 +129,7 @@ fn settings_of_brokers_are_those_that_may_change() {
         ("1", "log.retention.ms", "5", "ok"),
         ("", "message.max.bytes", "2000000", "ok"),
         ("1", "leader.replication.throttled.rate", "5", "ok"),
+        ("1", "sasl.kerberos.min.time.before.relogin", "58000", "ok"),
         (
             "1",
             "log.retention.ms",
@@ -159,11 +160,44 @@ fn settings_of_brokers_are_those_that_may_change() {
     }
     assert_eq!(world.alter(8, "1", &[("x.Y", 0, Some("INFO"))]), "40 Logger x.Y does not exist!");
     let own = world.image.configs(ResourceType::Broker, "1").expect("set");
-    assert_eq!(own.len(), 2);
+    assert_eq!(own.len(), 3);
     let all = world.image.configs(ResourceType::Broker, "").expect("set");
     let config = world.config.with_dynamic(all, own).expect("checked before");
     let topic = config.topic(&Default::default());
     assert_eq!((topic.retention_ms, topic.max_message_bytes), (5, 2_000_000));
+}
+
+#[test]
+fn settings_of_groups_are_kept_within_the_bounds_of_the_broker() {
+    let mut world = World::new(&[("group.consumer.max.session.timeout.ms", "50000")]);
+    let key = "consumer.session.timeout.ms";
+    for (name, key, value, expected) in [
+        ("g", key, "46000", "ok"),
+        (
+            "g",
+            key,
+            "44999",
+            "40 consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms",
+        ),
+        (
+            "g",
+            key,
+            "50001",
+            "40 consumer.session.timeout.ms must be less than or equal to group.consumer.max.session.timeout.ms",
+        ),
+        ("g", "retention.ms", "1", "40 Unknown group config name: retention.ms"),
+        ("", key, "46000", "42 Default group resources are not allowed."),
+    ] {
+        assert_eq!(world.alter(32, name, &[(key, 0, Some(value))]), expected, "{name} {key}");
+    }
+    let own = world.image.configs(ResourceType::Group, "g").expect("set");
+    let rows = world.config.describe_group(own);
+    let told = |name| {
+        let row = rows.iter().find(|row| row.key.name == name).expect("every key is listed");
+        (row.value.as_deref(), row.source as i8)
+    };
+    assert_eq!(told(key), (Some("46000"), 8));
+    assert_eq!(told("consumer.heartbeat.interval.ms"), (Some("5000"), 5));
 }
 
 #[test]
