@@ -141,7 +141,7 @@ fn silence_ends_a_session() {
         // b was last heard of when it got its assignment, at 7.
         (10_006, "time", ""),
         (10_007, "time", ""),
-        (10_008, "describe", "PreparingRebalance consumer a#1="),
+        (10_008, "describe", "PreparingRebalance consumer a#1=X"),
         (10_009, "a join", "a joined 3 range as a#1 leads [a#1]"),
         (10_010, "b heartbeat", "UNKNOWN_MEMBER_ID"),
     ]);
@@ -154,7 +154,7 @@ fn commits_keep_a_session_alive() {
         (9_000, "b commit t-0=1", "writes t-0; b commit t-0"),
         (18_999, "a heartbeat", "NONE"),
         (18_999, "describe", "Stable consumer range a#1=X b#2=Y"),
-        (19_000, "describe", "PreparingRebalance consumer a#1="),
+        (19_000, "describe", "PreparingRebalance consumer a#1=X"),
     ]);
 }
 
@@ -198,7 +198,7 @@ fn rejoining_unchanged_tells_a_follower_the_generation_again() {
         (10, "b join", "b joined 2 range as b#2 follows"),
         (11, "b sync", "b synced Y"),
         (12, "b join protocols=range:other", ""),
-        (13, "describe", "PreparingRebalance consumer a#1= b#2="),
+        (13, "describe", "PreparingRebalance consumer a#1=X b#2=Y"),
         (14, "a join", "a joined 3 range as a#1 leads [a#1 b#2]; b joined 3 range as b#2 follows"),
         // Both missed their answers.
         (15, "a join", "a joined 3 range as a#1 leads [a#1 b#2]"),
@@ -273,7 +273,7 @@ fn an_assignment_is_given_out_when_it_is_written() {
         (11, "hold", ""),
         (12, "a sync a=P", "writes group"),
         (13, "b sync", ""),
-        (14, "describe", "CompletingRebalance consumer a#1= b#2="),
+        (14, "describe", "CompletingRebalance consumer a#1=X b#2=Y"),
         (15, "written", "a synced P; b synced "),
         (16, "describe", "Stable consumer range a#1=P b#2="),
         // A failed write starts the round again.
@@ -331,7 +331,7 @@ fn a_static_member_comes_back_without_a_rebalance() {
             // Without heartbeats it is kept until its session ends, also through a rebalance.
             (40, "b join protocols=rr:x rebalance=1000 session=30000", ""),
             (9_000, "b heartbeat", "REBALANCE_IN_PROGRESS"),
-            (10_032, "describe", "PreparingRebalance consumer b#2= i#5="),
+            (10_032, "describe", "PreparingRebalance consumer b#2=Q i#5=P"),
             (10_033, "time", "b joined 3 rr as b#2 leads [b#2]"),
         ],
     );
@@ -384,7 +384,7 @@ fn lost_connections_only_lose_their_answers() {
             (3, "a sync a=X", "writes group; a synced X"),
             (4_000, "a heartbeat", "NONE"),
             // b has the session of a member that was heard of when the generation began.
-            (6_002, "describe", "PreparingRebalance consumer a#1="),
+            (6_002, "describe", "PreparingRebalance consumer a#1=X"),
             (6_003, "a join session=6000", "a joined 2 range as a#1 leads [a#1]"),
             (6_004, "hold", ""),
             (6_005, "a sync a=X", "writes group"),
@@ -406,7 +406,7 @@ fn a_parked_new_member_that_is_cut_off_is_gone_after_its_session() {
         (20, "c cancel", ""),
         (5_000, "a heartbeat", "REBALANCE_IN_PROGRESS"),
         (5_000, "b heartbeat", "REBALANCE_IN_PROGRESS"),
-        (6_020, "describe", "PreparingRebalance consumer a#1= b#2="),
+        (6_020, "describe", "PreparingRebalance consumer a#1=X b#2=Y"),
     ]);
 }
 
