@@ -138,14 +138,20 @@ impl<I: Io> Shard<I> {
         };
         let Some(partition) = self.landing_place(id, &plan) else { return Ok(Landed::No) };
         let received = self.receive_to(id, &plan, partition);
-        let Ok(index) = self.open_partition(partition) else { return Ok(Landed::No) };
+        if !matches!(received, Ok(None)) {
+            // Before the request goes the usual way, which may append to this log.
+            self.forget_reserved(partition);
+        }
         let connection = self.connections[id.index as usize].as_mut().expect("as above");
-        let outcome = match received {
+        match received {
             Ok(None) => {
                 // The request without its records is in `short`; they are behind the log's end.
                 let start = connection.received.split().freeze().slice(plan.records_start..);
                 self.landed = Some(start);
-                self.start_request(id, plan.short).map(|()| Landed::Bytes(missing))
+                let started = self.start_request(id, plan.short);
+                self.landed = None;
+                self.forget_reserved(partition);
+                started.map(|()| Landed::Bytes(missing))
             }
             Ok(Some(rest)) => {
                 let mut frame = connection.received.split().split_off(4);
@@ -165,12 +171,17 @@ impl<I: Io> Shard<I> {
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Err(String::new()),
                 _ => Err(error.to_string()),
             },
-        };
-        self.landed = None;
+        }
+    }
+
+    /// What was reserved in the partition's log and not appended is given back.
+    fn forget_reserved(&mut self, partition: PartitionId) {
         let Self { partitions, chunks, .. } = self;
-        let log = partitions.get_mut(index).and_then(|partition| partition.log.as_mut());
-        log.expect("opened above").forget_reserved(chunks);
-        outcome
+        let index = partitions.index(partition);
+        let partition = index.and_then(|index| partitions.get_mut(index));
+        if let Some(log) = partition.and_then(|partition| partition.log.as_mut()) {
+            log.forget_reserved(chunks);
+        }
     }
 
     /// The partition whose log takes the batch as it is, if nothing in what is known of it so far

@@ -132,6 +132,33 @@ fn a_large_batch_that_is_refused_leaves_no_trace() {
 }
 
 #[test]
+fn a_large_batch_that_is_stored_with_a_change_is_stored_whole() {
+    let (_broker, mut client, topic) = start();
+    let good = large(b'x');
+    // Without a time; with a largest time that is none of its records'.
+    let times = [(6..22, [(-1_i64).to_be_bytes(); 2].concat()), (14..22, vec![0; 8])];
+    // So many that the kernel's buffer may have grown to take one whole.
+    for _ in 0..40 {
+        client.write(&request(3, &topic, 1, &good));
+    }
+    for number in 0..40 {
+        assert_eq!(answer(&mut client, 3, &topic), (0, number));
+    }
+    let mut offset = 40;
+    for (place, bytes) in times {
+        let mut odd = good.clone().split_off(21);
+        odd[place].copy_from_slice(&bytes);
+        for batch in [&good, &seal(odd, 2), &good] {
+            client.write(&request(3, &topic, 1, batch));
+            assert_eq!(answer(&mut client, 3, &topic), (0, offset));
+            let found = stored(&mut client, &topic, offset);
+            assert!(found[61..batch.len()] == batch[61..], "offset {offset}");
+            offset += 1;
+        }
+    }
+}
+
+#[test]
 fn a_large_batch_that_ends_half_way_leaves_no_trace() {
     let (_broker, mut client, topic) = start();
     let good = large(b'x');
