@@ -17,6 +17,8 @@ mod system;
 
 use std::path::PathBuf;
 
+pub use storage::space;
+
 use host::Host;
 use serde_json::{Value, json};
 

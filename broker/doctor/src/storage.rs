@@ -30,7 +30,7 @@ pub(crate) fn examine(
         }
     };
     let mount = Mount::of(host, &place, device);
-    findings.push(file_system(folder, &mount, free(&place)));
+    findings.push(file_system(folder, &mount, space(&place)));
     let is_direct = match probe::data_dir(&place) {
         Err(error) => {
             findings.push(unusable(&place, &error));
@@ -74,8 +74,8 @@ fn unusable(place: &Path, error: &io::Error) -> Finding {
     Finding::problem("data folder", found, "choose a folder that can be written with log.dirs")
 }
 
-/// Free and all bytes of the file system.
-fn free(place: &Path) -> Option<(u64, u64)> {
+/// Bytes of the file system that may still be used, and all it has.
+pub fn space(place: &Path) -> Option<(u64, u64)> {
     let facts = statvfs(place).ok()?;
     Some((facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize))
 }

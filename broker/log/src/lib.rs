@@ -10,6 +10,7 @@
 //! | [`timestamps`] | offsets by time |
 //! | [`truncate`], [`retention`] | cutting the new end and the old one |
 //! | [`compaction`], [`cleaner`], [`rewrite`], [`key_map`] | keeping the last record of each key |
+//! | [`moving`] | going to another folder |
 //! | [`segment`], [`index`] | one `.log` file with its sparse indexes |
 //! | [`epochs`], [`producers`] | what batches say about leaders and idempotent producers |
 //! | [`ends`], [`config`] | the four offsets; settings |
@@ -28,6 +29,7 @@ pub mod flush_plan;
 mod header;
 mod index;
 mod key_map;
+pub mod moving;
 pub mod open;
 pub mod partition;
 mod producers;
@@ -50,6 +52,7 @@ pub use ends::Ends;
 pub use flush::{FlushDue, FlushTicket};
 pub use flush_plan::{FlushPlan, flush_plan};
 pub use millrace_wire::Uuid;
+pub use moving::{Copier, Finished};
 pub use open::OpenHints;
 pub use partition::{PartitionLog, Poison};
 pub use producers::{ProducerCheck, ProducerState};

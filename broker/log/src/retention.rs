@@ -106,7 +106,11 @@ impl<I: Io> PartitionLog<I> {
     }
 
     /// Begins a new segment, so that the active one can go.
-    fn finish_active(&mut self, io: &mut I, pool: &mut ChunkPool) -> Result<(), LogError> {
+    pub(crate) fn finish_active(
+        &mut self,
+        io: &mut I,
+        pool: &mut ChunkPool,
+    ) -> Result<(), LogError> {
         let end = self.ends.appended_end();
         let open = match self.writer.is_open {
             true => Ok(()),

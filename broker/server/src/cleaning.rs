@@ -64,7 +64,7 @@ impl<I: Io> Shard<I> {
         let index = self.open_partition(id).ok()?;
         let Self { partitions, io, shared, .. } = self;
         let partition = partitions.get_mut(index)?;
-        let first_dirty = shared.hints().cleaned.get(&partition.key()).copied();
+        let first_dirty = shared.hints(partition.folder).cleaned.get(&partition.key()).copied();
         let wall_ms = io.wall_clock_ms();
         match partition.log.as_mut()?.dirt(io, first_dirty, wall_ms) {
             Ok(dirt) => dirt,
@@ -126,8 +126,8 @@ impl<I: Io> Shard<I> {
         let name = partition.name();
         match result {
             Ok(Cleaned { end, segments, bytes }) => {
-                let key = partition.key();
-                self.shared.hints().cleaned.insert(key, end);
+                let (key, folder) = (partition.key(), partition.folder);
+                self.shared.hints(folder).cleaned.insert(key, end);
                 self.write_checkpoints();
                 crate::log_line!(
                     "{name}: compacted {} segments of {} bytes to {} of {}",

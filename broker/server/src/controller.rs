@@ -13,7 +13,7 @@ use millrace_io::Io;
 use millrace_wire::ErrorCode;
 
 use crate::background::remove_files;
-use crate::metadata::controller::{Controller, PRODUCER_ID_BLOCK};
+use crate::metadata::controller::{Controller, PRODUCER_ID_BLOCK, Spread};
 use crate::metadata::{Image, MetadataRecord, checkpoint};
 use crate::partitions::{AppendAnswer, Durability, PartitionId, Then};
 use crate::produce::{Appending, Incoming};
@@ -188,7 +188,7 @@ impl<I: Io> Shard<I> {
             Ok((_, gone)) => {
                 let shared = Arc::clone(&self.shared);
                 self.in_background(move |io| {
-                    match shared.save_hints(io) {
+                    match shared.save_hints_of(io, shared.metadata_folder) {
                         Ok(()) => remove_files(io, &gone),
                         Err(error) => crate::log_line!("cannot write the checkpoints: {error}"),
                     }
@@ -213,9 +213,10 @@ impl<I: Io> Shard<I> {
         decide: impl FnOnce(&mut Controller<'_>) -> T,
     ) -> T {
         let Self { shared, config, io, .. } = self;
-        let directory = shared.directories[0];
         let mut random = || io.random_u64();
-        decide(&mut Controller { image, config, directory, random: &mut random })
+        let directories = shared.folders.iter().map(|folder| folder.id);
+        let spread = Spread::new(directories);
+        decide(&mut Controller { image, config, spread, random: &mut random })
     }
 
     /// Gives out the next producer id, from the block this broker holds or a new one.

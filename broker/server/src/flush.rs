@@ -4,7 +4,7 @@
 //! A flush covers only writes that had completed when it began. So it begins once the writes have
 //! completed that others wait for, too, at the moment when the first partition is ready; it takes
 //! all along that are ready then, and while it runs, later writes gather for the next. Batching
-//! under load needs no timer.
+//! under load needs no timer. Each file system with data folders has flushes of its own.
 
 use std::io;
 
@@ -13,34 +13,57 @@ use millrace_log::{FlushDue, FlushPlan, FlushTicket, LogProgress, flush_plan, to
 use millrace_wire::ErrorCode;
 
 use crate::limits;
-use crate::partitions::{AppendAnswer, Durability, PartitionId, Then};
+use crate::partitions::{AppendAnswer, Durability, PartitionId, Partitions, Then};
 use crate::produce::{Appending, Incoming};
 use crate::shard::Shard;
 use crate::token::{self, Owner};
 
 /// State of a shard's flushes.
-#[derive(Default)]
 pub(crate) struct Flushes {
-    /// Partitions that somebody waits for, or whose settings ask for a flush.
-    wanted: Vec<u32>,
-    /// Writes to wait for before the next flush: partition, and the end it must have written.
-    barrier: Vec<(u32, i64)>,
-    /// The barrier was taken for the partitions that are ready now.
-    gathering: bool,
-    /// Flush operations of single files that are under way.
-    files_in_flight: usize,
-    /// What the present flush of the whole file system covers.
-    shared: Vec<(u32, FlushTicket)>,
-    next_sync: u64,
+    /// By file system (`Folder::disk`).
+    disks: Vec<DiskFlushes>,
     /// Bytes written since all partitions were last asked to flush.
     unflushed_bytes: u64,
     /// Flush operations begun since the start: the figure to judge batching by.
     pub(crate) begun: u64,
 }
 
+/// Flushes of one file system.
+#[derive(Default)]
+struct DiskFlushes {
+    /// Partitions that somebody waits for, or whose settings ask for a flush.
+    wanted: Vec<u32>,
+    /// Writes to wait for before the next flush: partition, and the end it must have written.
+    barrier: Vec<(u32, i64)>,
+    /// The barrier was taken for the partitions that are ready now.
+    gathering: bool,
+    /// The partitions with a flush of a single file under way. Few: see `flush_plan`.
+    files_in_flight: Vec<u32>,
+    /// What the present flush of the whole file system covers.
+    shared: Vec<(u32, FlushTicket)>,
+}
+
 impl Flushes {
+    /// For so many file systems at most.
+    pub(crate) fn new(disks: usize) -> Self {
+        let disks = std::iter::repeat_with(DiskFlushes::default).take(disks).collect();
+        Self { disks, unflushed_bytes: 0, begun: 0 }
+    }
+
+    /// A flush of a file of this partition has ended, which may be gone by now.
+    fn on_file_flushed(&mut self, partition: u32) {
+        for DiskFlushes { files_in_flight, .. } in &mut self.disks {
+            if let Some(at) = files_in_flight.iter().position(|index| *index == partition) {
+                files_in_flight.swap_remove(at);
+                return;
+            }
+        }
+    }
+}
+
+impl DiskFlushes {
     fn in_flight(&self) -> usize {
-        self.files_in_flight + usize::from(!self.shared.is_empty())
+        self.files_in_flight.len() + usize::from(!self.shared.is_empty())
     }
 }
 
@@ -61,10 +84,10 @@ impl<I: Io> Shard<I> {
     pub(crate) fn on_completed(&mut self, token: Token, result: io::Result<usize>) {
         match token::owner(token) {
             Owner::ColdPages(cold) => self.on_pages(cold, &result),
-            Owner::SyncAll => self.on_synced_all(&result),
+            Owner::SyncAll(disk) => self.on_synced_all(disk, &result),
             Owner::Log { partition } => {
                 if log_token::kind(token) == log_token::Operation::Flush as u8 {
-                    self.flushes.files_in_flight -= 1;
+                    self.flushes.on_file_flushed(partition);
                 }
                 self.on_log_completed(partition, token, result);
             }
@@ -100,8 +123,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn on_synced_all(&mut self, result: &io::Result<usize>) {
-        for (index, ticket) in std::mem::take(&mut self.flushes.shared) {
+    fn on_synced_all(&mut self, disk: usize, result: &io::Result<usize>) {
+        for (index, ticket) in std::mem::take(&mut self.flushes.disks[disk].shared) {
             let Self { partitions, io, .. } = self;
             let Some(partition) = partitions.get_mut(index) else { continue };
             let Some(log) = &mut partition.log else { continue };
@@ -187,42 +210,99 @@ impl<I: Io> Shard<I> {
             && !partition.in_flush_list
         {
             partition.in_flush_list = true;
-            self.flushes.wanted.push(index);
+            let disk = self.shared.folders[partition.folder].disk;
+            self.flushes.disks[disk].wanted.push(index);
         }
     }
 
-    /// Begins the flush that is due, if one is.
+    /// Takes a partition off the lists: its log is closed.
+    pub(crate) fn forget_flush(&mut self, index: u32) {
+        self.flushes
+            .disks
+            .iter_mut()
+            .for_each(|disk| disk.wanted.retain(|wanted| *wanted != index));
+        if let Some(partition) = self.partitions.get_mut(index) {
+            partition.in_flush_list = false;
+        }
+    }
+
+    /// Begins the flushes that are due.
     pub(crate) fn start_due_flushes(&mut self) {
-        if self.flushes.wanted.is_empty() || !self.flushes.shared.is_empty() {
+        for disk in 0..self.flushes.disks.len() {
+            self.start_due_flush(disk);
+        }
+    }
+
+    fn start_due_flush(&mut self, disk: usize) {
+        let Self { flushes, partitions, .. } = self;
+        let own = &mut flushes.disks[disk];
+        if own.wanted.is_empty() || !own.shared.is_empty() {
             return;
         }
-        let ready = self.ready_for_flush();
+        let ready = own.ready(partitions);
         if ready.is_empty() {
             return;
         }
-        let Self { flushes, partitions, .. } = self;
-        flushes.barrier.retain(|(index, end)| {
+        own.barrier.retain(|(index, end)| {
             let log = partitions.get_mut(*index).and_then(|partition| partition.log.as_ref());
             log.is_some_and(|log| log.poison().is_none() && log.written_end() < *end)
         });
-        if !flushes.barrier.is_empty() {
+        if !own.barrier.is_empty() {
             return;
         }
-        match flush_plan(ready.len(), flushes.in_flight()) {
+        match flush_plan(ready.len(), own.in_flight()) {
             FlushPlan::Nothing => return,
-            FlushPlan::EachFile => self.flush_each(ready),
-            FlushPlan::FileSystem => self.flush_all(&ready),
+            FlushPlan::EachFile => self.flush_each(disk, ready),
+            FlushPlan::FileSystem => self.flush_all(disk, &ready),
         }
-        self.flushes.gathering = false;
+        self.flushes.disks[disk].gathering = false;
     }
 
+    fn flush_each(&mut self, disk: usize, ready: Vec<u32>) {
+        for index in ready {
+            let Self { partitions, io, flushes, .. } = self;
+            let Some(partition) = partitions.get_mut(index) else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            match log.submit_flush(io) {
+                Ok(true) => {
+                    flushes.disks[disk].files_in_flight.push(index);
+                    flushes.begun += 1;
+                }
+                Ok(false) => {}
+                Err(error) => crate::log_line!("cannot flush: {error}"),
+            }
+        }
+    }
+
+    fn flush_all(&mut self, disk: usize, ready: &[u32]) {
+        let mut any = None;
+        for index in ready {
+            let Self { partitions, io, flushes, .. } = self;
+            let Some(partition) = partitions.get_mut(*index) else { continue };
+            let Some(log) = &mut partition.log else { continue };
+            match log.begin_flush(io) {
+                Ok(Some((file, ticket))) => {
+                    flushes.disks[disk].shared.push((*index, ticket));
+                    any = Some(file);
+                }
+                Ok(None) => {}
+                Err(error) => crate::log_line!("cannot flush: {error}"),
+            }
+        }
+        if let Some(file) = any {
+            self.flushes.begun += 1;
+            self.io.submit_sync_all(token::sync_all(disk), &file);
+        }
+    }
+}
+
+impl DiskFlushes {
     /// The partitions with something to flush. When the first of a round appear, the writes that
     /// others of the list wait for become the barrier.
-    fn ready_for_flush(&mut self) -> Vec<u32> {
-        let Self { flushes, partitions, .. } = self;
+    fn ready<I: Io>(&mut self, partitions: &mut Partitions<I>) -> Vec<u32> {
         let mut ready = Vec::new();
         let mut unwritten = Vec::new();
-        flushes.wanted.retain(|index| {
+        self.wanted.retain(|index| {
             let Some(partition) = partitions.get_mut(*index) else { return false };
             let Some(log) = &partition.log else { return false };
             if log.poison().is_some() || !(partition.wants_flush() || log.is_dirty()) {
@@ -237,48 +317,10 @@ impl<I: Io> Shard<I> {
             }
             true
         });
-        if !ready.is_empty() && !flushes.gathering {
-            flushes.gathering = true;
-            flushes.barrier = unwritten;
+        if !ready.is_empty() && !self.gathering {
+            self.gathering = true;
+            self.barrier = unwritten;
         }
         ready
-    }
-
-    fn flush_each(&mut self, ready: Vec<u32>) {
-        for index in ready {
-            let Self { partitions, io, flushes, .. } = self;
-            let Some(partition) = partitions.get_mut(index) else { continue };
-            let Some(log) = &mut partition.log else { continue };
-            match log.submit_flush(io) {
-                Ok(begun) => {
-                    flushes.files_in_flight += usize::from(begun);
-                    flushes.begun += u64::from(begun);
-                }
-                Err(error) => crate::log_line!("cannot flush: {error}"),
-            }
-        }
-    }
-
-    fn flush_all(&mut self, ready: &[u32]) {
-        let mut any = None;
-        for index in ready {
-            let Self { partitions, io, flushes, .. } = self;
-            let Some(partition) = partitions.get_mut(*index) else { continue };
-            let Some(log) = &mut partition.log else { continue };
-            match log.begin_flush(io) {
-                Ok(Some((file, ticket))) => {
-                    flushes.shared.push((*index, ticket));
-                    any = Some(file);
-                }
-                Ok(None) => {}
-                Err(error) => crate::log_line!("cannot flush: {error}"),
-            }
-        }
-        if let Some(file) = any {
-            self.flushes.begun += 1;
-            self.flushes.next_sync += 1;
-            let token = token::sync_all(self.flushes.next_sync);
-            self.io.submit_sync_all(token, &file);
-        }
     }
 }

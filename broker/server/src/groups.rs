@@ -279,6 +279,11 @@ impl<I: Io> Shard<I> {
 
     fn on_persisted(&mut self, on_done: PersistId, result: Result<(), ErrorCode>) {
         let now = self.group_now();
+        // Kafka's `CoordinatorPartitionWriter`: the client looks for the coordinator again.
+        let result = result.map_err(|error| match error {
+            ErrorCode::NOT_LEADER_OR_FOLLOWER => ErrorCode::NOT_COORDINATOR,
+            error => error,
+        });
         let effects = self.groups.groups.persisted(now, on_done, result);
         self.run_effects(effects);
     }

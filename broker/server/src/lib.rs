@@ -24,6 +24,7 @@ mod limits;
 mod logging;
 mod mailbox;
 pub mod metadata;
+mod moving;
 mod old_format;
 mod partitions;
 mod produce;

@@ -20,7 +20,9 @@ use crate::flush::Flushes;
 use crate::groups::GroupState;
 use crate::limits;
 use crate::mailbox::Mailbox;
-use crate::metadata::controller::Registration;
+use crate::metadata::controller::{Found, Registration};
+use crate::metadata::data_dir;
+use crate::metadata::places::{PlaceError, Places};
 use crate::metadata::{
     Change, Endpoint as RegisteredEndpoint, Image, MetadataRecord, ResourceType, Topic, changes,
     checkpoint, leader_change_batch,
@@ -42,6 +44,7 @@ impl<I: Io> Shard<I> {
         let now = io.now();
         let slots = usize::try_from(shared.config.topics.fetch_sessions_max).unwrap_or(0);
         let sessions = Sessions::new(slots, id, mailbox.shards());
+        let flushes = Flushes::new(shared.folders.len());
         let group_now = Now { monotonic_ms: now.ns() / 1_000_000, wall_ms: io.wall_clock_ms() };
         Self {
             id,
@@ -56,7 +59,7 @@ impl<I: Io> Shard<I> {
             chunks: ChunkPool::new(limits::IDLE_CHUNK_BYTES),
             fetches: Fetches::new(),
             sessions,
-            flushes: Flushes::default(),
+            flushes,
             controller: (id == 0).then(|| ControllerState::new(METADATA_LOG)),
             timers: Timers::default(),
             now,
@@ -103,10 +106,11 @@ impl<I: Io> Shard<I> {
             addresses.push(bound);
         }
         self.shared.set_endpoints(&addresses);
-        self.storage_hints();
-        self.remove_leftovers();
+        self.shared.load_hints(&mut self.io);
         let image = self.read_metadata().map_err(StartError::Metadata)?;
-        self.begin_epoch(image).map_err(StartError::Metadata)?;
+        let found = self.find_partitions(&image)?;
+        self.remove_leftovers();
+        self.begin_epoch(image, found).map_err(StartError::Metadata)?;
         while self.begun.is_none() {
             self.turn().map_err(StartError::Ring)?;
         }
@@ -126,7 +130,8 @@ impl<I: Io> Shard<I> {
         topic_config.segment_bytes = self.config.metadata_log.segment_bytes;
         topic_config.segment_ms = self.config.metadata_log.segment_ms;
         let topic = Arc::from(METADATA_TOPIC);
-        self.partitions.add(METADATA_LOG, topic, Arc::new(topic_config), 0);
+        let folder = self.shared.metadata_folder;
+        self.partitions.add(METADATA_LOG, topic, Arc::new(topic_config), 0, folder);
         let index = self
             .open_partition(METADATA_LOG)
             .map_err(|_| "the metadata log cannot be opened; the line above says why".to_owned())?;
@@ -157,20 +162,45 @@ impl<I: Io> Shard<I> {
         Ok(image)
     }
 
+    /// The partitions that are not where the metadata have them.
+    fn find_partitions(&mut self, image: &Image) -> Result<Found, PlaceError> {
+        let Self { shared, io, .. } = self;
+        let places = Places {
+            folders: &shared.folders,
+            metadata: shared.metadata_folder,
+            lost: &shared.config.own.lost_dirs,
+            node_id: shared.node_id,
+        };
+        places.finish_moves(io, image)?;
+        let found = places.find(io, image)?;
+        let index = |id: Uuid| shared.folders.iter().position(|folder| folder.id == id);
+        for ((topic_id, number), id) in &found {
+            let topic = image.topic_by_id(*topic_id).expect("it was found in this picture");
+            let before = topic.partition(*number).map(|old| old.directory_of(shared.node_id));
+            if let (Some(from), Some(to)) = (before.and_then(index), index(*id)) {
+                shared.carry_hints(&(topic.name.to_string(), *number), from, to);
+            }
+        }
+        if !found.is_empty() {
+            storage::save_hints(shared, io);
+        }
+        Ok(found)
+    }
+
     /// Where the metadata log and its checkpoints are.
     pub(crate) fn metadata_folder(&self) -> PathBuf {
-        self.shared.data_dir.join(format!("{METADATA_TOPIC}-0"))
+        self.shared.folders[self.shared.metadata_folder].path.join(data_dir::METADATA_LOG)
     }
 
     /// Takes the lead of the metadata log, registers this broker, and publishes the picture.
-    fn begin_epoch(&mut self, mut image: Image) -> Result<(), String> {
+    fn begin_epoch(&mut self, mut image: Image, found: Found) -> Result<(), String> {
         let epoch = image.leader_epoch() + 1;
         let index = self.partitions.index(METADATA_LOG).expect("added before");
         self.partitions.get_mut(index).expect("added before").leader_epoch = epoch;
         let wall_ms = self.io.wall_clock_ms();
         let control = leader_change_batch(self.shared.node_id, wall_ms);
         image.lead(epoch);
-        let registration = self.registration();
+        let registration = self.registration(found);
         let records = self.with_controller(&image, |controller| controller.begin(&registration));
         let epoch_offset = image.end_offset();
         image.apply(&records).map_err(|error| error.to_string())?;
@@ -189,7 +219,7 @@ impl<I: Io> Shard<I> {
         Ok(())
     }
 
-    fn registration(&mut self) -> Registration {
+    fn registration(&mut self, found: Found) -> Registration {
         let incarnation = Uuid::from_bytes(
             (u128::from(self.io.random_u64()) << 64 | u128::from(self.io.random_u64()))
                 .to_be_bytes(),
@@ -205,8 +235,8 @@ impl<I: Io> Shard<I> {
                 security_protocol: 0,
             })
             .collect();
-        let directories = self.shared.directories.clone();
-        Registration { incarnation, endpoints, directories }
+        let directories = self.shared.directories();
+        Registration { incarnation, endpoints, directories, found }
     }
 
     /// Takes over a new picture: partitions of this shard come, change and go with it.
@@ -227,11 +257,15 @@ impl<I: Io> Shard<I> {
                 Change::PartitionsAdded { topic, first } => self.add_partitions(&topic, first),
                 Change::PartitionChanged { topic, partition } => {
                     let id = partition_id(&topic, partition);
-                    let epoch = topic.partitions[partition].leader_epoch;
+                    let changed = &topic.partitions[partition];
+                    let folder = self.shared.folder_of(changed);
                     if let Some(index) = self.partitions.index(id)
                         && let Some(own) = self.partitions.get_mut(index)
                     {
-                        own.leader_epoch = epoch;
+                        own.leader_epoch = changed.leader_epoch;
+                        if own.folder != folder {
+                            self.move_over(index, folder);
+                        }
                     }
                 }
                 Change::TopicConfigChanged(topic) => self.change_config(&topic),
@@ -248,8 +282,10 @@ impl<I: Io> Shard<I> {
         for number in first..topic.partitions.len() {
             let id = partition_id(topic, number);
             if id.owner(shards) == self.id {
-                let epoch = topic.partitions[number].leader_epoch;
-                self.partitions.add(id, Arc::clone(&topic.name), Arc::clone(&config), epoch);
+                let partition = &topic.partitions[number];
+                let (name, config) = (Arc::clone(&topic.name), Arc::clone(&config));
+                let folder = self.shared.folder_of(partition);
+                self.partitions.add(id, name, config, partition.leader_epoch, folder);
             }
         }
     }

@@ -78,6 +78,14 @@ pub(crate) const IDLE_CHUNK_BYTES: usize = 8 << 20;
 /// Bytes of a stored topic read at once while its state is loaded.
 pub(crate) const LOAD_BYTES: usize = 1 << 20;
 
+/// Bytes of a moving partition's newest segment that are copied while it is not served: some tens
+/// of milliseconds of a disk.
+pub(crate) const MOVED_AT_ONCE_BYTES: u64 = 4 << 20;
+
+/// Segments finished for a move before the rest is copied, however large: somebody produces faster
+/// than the disk copies.
+pub(crate) const MOVE_ROUNDS: u32 = 8;
+
 /// What the records of one batch may grow to when decompressed: the largest that a consumer with
 /// default settings takes (`fetch.max.bytes`), doubled. Guards against decompression bombs.
 pub(crate) const DECOMPRESSED_BYTES: usize = 100 << 20;

@@ -1,6 +1,7 @@
 //! The partitions of one shard: their logs, opened when first used, and who waits for them.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use millrace_io::Io;
@@ -9,6 +10,8 @@ use millrace_wire::{ErrorCode, Uuid};
 
 use crate::config::TopicConfig;
 use crate::fetch::FetchId;
+use crate::metadata::data_dir::Folder;
+use crate::moving::Moving;
 use crate::request::RequestId;
 use crate::shard::Shard;
 
@@ -85,8 +88,12 @@ pub(crate) struct Partition<I: Io> {
     pub(crate) topic: Arc<str>,
     pub(crate) config: Arc<TopicConfig>,
     pub(crate) leader_epoch: i32,
+    /// Index of the data folder that it is in.
+    pub(crate) folder: usize,
     /// `None` until first used.
     pub(crate) log: Option<PartitionLog<I>>,
+    /// On its way to another data folder.
+    pub(crate) moving: Option<Moving>,
     /// Opening failed: every request gets KAFKA_STORAGE_ERROR until the broker is started again.
     pub(crate) failed: bool,
     written: VecDeque<Waiter<I>>,
@@ -108,6 +115,11 @@ impl<I: Io> Partition<I> {
     /// Name of its folder, which is also how people call it.
     pub(crate) fn name(&self) -> String {
         format!("{}-{}", self.topic, self.id.partition)
+    }
+
+    /// The folder with its files.
+    pub(crate) fn dir(&self, folders: &[Folder]) -> PathBuf {
+        folders[self.folder].path.join(self.name())
     }
 
     /// Its name in checkpoints.
@@ -195,6 +207,7 @@ impl<I: Io> Partitions<I> {
         topic: Arc<str>,
         config: Arc<TopicConfig>,
         leader_epoch: i32,
+        folder: usize,
     ) -> u32 {
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 partitions ever");
         self.slots.push(Some(Partition {
@@ -202,7 +215,9 @@ impl<I: Io> Partitions<I> {
             topic,
             config,
             leader_epoch,
+            folder,
             log: None,
+            moving: None,
             failed: false,
             written: VecDeque::new(),
             flushed: VecDeque::new(),

@@ -5,7 +5,7 @@ use millrace_io::Io;
 
 use crate::config::CleanupPolicy;
 use crate::lifecycle::METADATA_TOPIC;
-use crate::partitions::PartitionId;
+use crate::partitions::{Partition, PartitionId};
 use crate::shard::Shard;
 use crate::timers::Timer;
 
@@ -69,11 +69,14 @@ impl<I: Io> Shard<I> {
         &mut self,
         is_meant: impl Fn(CleanupPolicy) -> bool,
     ) -> Vec<PartitionId> {
-        let known = self.shared.hints();
+        let shared = &self.shared;
+        let has_records = |partition: &Partition<I>| {
+            shared.hints(partition.folder).recovery_points.contains_key(&partition.key())
+        };
         let with_data = self.partitions.iter_mut().filter(|(_, partition)| {
             &*partition.topic != METADATA_TOPIC
                 && is_meant(partition.config.cleanup_policy)
-                && (partition.log.is_some() || known.recovery_points.contains_key(&partition.key()))
+                && (partition.log.is_some() || has_records(partition))
         });
         with_data.map(|(_, partition)| partition.id).collect()
     }

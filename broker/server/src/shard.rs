@@ -223,6 +223,7 @@ impl<I: Io> Shard<I> {
             Timer::Groups => self.on_groups_due(),
             Timer::Housekeeping => self.keep_house(),
             Timer::Retention => self.delete_expired(),
+            Timer::Move(id) => self.continue_move(id),
             Timer::Cleaning => self.look_for_dirt(),
             Timer::MetadataCheckpoint => {
                 self.save_metadata(true);

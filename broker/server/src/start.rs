@@ -17,6 +17,7 @@ use crate::config::{Config, WriteMode};
 use crate::limits;
 use crate::mailbox::{Mailbox, WakerSlot, mesh};
 use crate::metadata::data_dir::{DataDir, DataDirError};
+use crate::metadata::places::PlaceError;
 use crate::shard::{Message, Shard};
 use crate::shared::{Endpoint, Shared};
 use crate::storage;
@@ -38,6 +39,9 @@ pub enum StartError {
     /// io_uring cannot be used.
     #[error("{0}")]
     Ring(io::Error),
+    /// Partitions are in two data folders, or in none.
+    #[error(transparent)]
+    Places(#[from] PlaceError),
     /// The metadata log is damaged or cannot be written.
     #[error("cannot read the cluster's metadata: {0}")]
     Metadata(String),
@@ -212,9 +216,9 @@ impl RunningBroker {
         &self.cpus
     }
 
-    /// The folder with all its data.
+    /// The first of the folders with its data.
     pub fn data_dir(&self) -> &Path {
-        &self.shared.data_dir
+        &self.shared.folders[0].path
     }
 
     /// Addresses that clients are told, in the order of `listeners`.
@@ -227,9 +231,10 @@ impl RunningBroker {
         &self.shared.cluster_id
     }
 
-    /// Whether records are written past the page cache.
+    /// Whether records are written past the page cache, in all data folders.
     pub fn writes_direct(&self) -> bool {
-        storage::writes_direct(&self.shared.config, &self.shared.data_dir)
+        let Shared { config, folders, .. } = &*self.shared;
+        folders.iter().all(|folder| storage::writes_direct(config, &folder.path))
     }
 
     /// Ends serving, brings everything to disk and marks the stop as clean.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_io::{ChunkPool, Instant, Io};
-use millrace_log::checkpoints::{CLEANED, LOG_START, RECOVERY_POINT, read_checkpoint};
 use millrace_log::{
     Compaction, DeleteError, FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan,
     ReadRequest, WriteMode as LogWriteMode,
@@ -14,6 +13,7 @@ use std::io;
 
 use crate::config::{Config, TopicConfig, WriteMode};
 use crate::limits;
+use crate::metadata::places::DELETED;
 use crate::partitions::{Partition, PartitionId};
 use crate::shard::Shard;
 use crate::shared::Shared;
@@ -39,23 +39,13 @@ pub(crate) struct CheckpointState {
 }
 
 impl<I: Io> Shard<I> {
-    /// Reads the checkpoints that the last broker here left. A damaged one only makes recovery scan
-    /// more.
-    pub(crate) fn storage_hints(&mut self) {
-        let dir = &self.shared.data_dir;
-        let recovery = read_checkpoint(&mut self.io, dir, RECOVERY_POINT).unwrap_or_default();
-        let starts = read_checkpoint(&mut self.io, dir, LOG_START).unwrap_or_default();
-        let cleaned = read_checkpoint(&mut self.io, dir, CLEANED).unwrap_or_default();
-        let mut hints = self.shared.hints();
-        hints.recovery_points = recovery;
-        hints.log_starts = starts;
-        hints.cleaned = cleaned;
-    }
-
     /// The index of a partition of this shard with its log open, opened or made now if need be.
     pub(crate) fn open_partition(&mut self, id: PartitionId) -> Result<u32, ErrorCode> {
         let index = self.partitions.index(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let partition = self.partitions.get_mut(index).expect("an index from the table");
+        if partition.moving.as_ref().is_some_and(|moving| moving.paused_at.is_some()) {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
         if partition.log.is_some() {
             return Ok(index);
         }
@@ -78,21 +68,20 @@ impl<I: Io> Shard<I> {
 
     fn open_log(&mut self, index: u32) -> Result<(), LogError> {
         let partition = self.partitions.get_mut(index).expect("an index from the table");
-        let (name, id) = (partition.name(), partition.id);
-        let key = partition.key();
-        let dir = self.shared.data_dir.join(&name);
+        let (name, id, folder) = (partition.name(), partition.id, partition.folder);
+        let (key, dir) = (partition.key(), partition.dir(&self.shared.folders));
         let found = PartitionLog::read_topic_id(&mut self.io, &dir);
         if !found.as_ref().is_ok_and(|found| *found == id.topic_id) {
-            let had = self.forget_hints(&key).unwrap_or(0);
+            let had = self.shared.forget_hints(folder, &key).unwrap_or(0);
             let is_gone = matches!(&found, Err(LogError::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound);
             if is_gone && had > 0 {
                 crate::log_line!("{name}: its folder is gone, and its records up to {had} with it");
             }
-            if self.shared.hints().starts_forgotten > 0 {
+            if self.shared.hints(folder).starts_forgotten > 0 {
                 // Before the first record of the new log, which the old start would cut off.
                 let failed = |source| LogError::Io { path: dir.clone(), source };
-                self.shared.save_hints(&mut self.io).map_err(failed)?;
+                self.shared.save_hints_of(&mut self.io, folder).map_err(failed)?;
             }
         }
         let Self { partitions, io, shared, config, .. } = self;
@@ -101,9 +90,9 @@ impl<I: Io> Shard<I> {
         let mut log = match found {
             Ok(found) if found == id.topic_id => {
                 let hints = {
-                    let hints = shared.hints();
+                    let hints = shared.hints(folder);
                     OpenHints {
-                        clean: shared.was_clean,
+                        clean: shared.folders[folder].was_clean,
                         recovery_point: hints.recovery_points.get(&key).copied(),
                         log_start: hints.log_starts.get(&key).copied(),
                     }
@@ -118,11 +107,10 @@ impl<I: Io> Shard<I> {
             }
             Ok(other) => {
                 // Another topic of this name lived here: set aside, for a person to look at.
-                let aside = shared.data_dir.join(format!("{name}.{other}-stray"));
+                let data_dir = &shared.folders[folder].path;
+                let aside = data_dir.join(format!("{name}.{other}-stray"));
                 let failed = |source| LogError::Io { path: dir.clone(), source };
-                io.rename(&dir, &aside)
-                    .and_then(|()| io.sync_dir(&shared.data_dir))
-                    .map_err(failed)?;
+                io.rename(&dir, &aside).and_then(|()| io.sync_dir(data_dir)).map_err(failed)?;
                 crate::log_line!(
                     "{name}: a folder of another topic was moved to {}",
                     aside.display()
@@ -188,7 +176,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Has this shard's recovery points and log starts entered into the data folder's checkpoints.
+    /// Has this shard's recovery points and log starts entered into the data folders' checkpoints.
     pub(crate) fn write_checkpoints(&mut self) {
         self.note_hints();
         self.checkpoint = CheckpointState { at: self.now, ..CheckpointState::default() };
@@ -215,7 +203,7 @@ impl<I: Io> Shard<I> {
                 // Without hints recovery scans more, that is all.
                 let _ = log.persist_hints(io);
             }
-            let mut hints = shared.hints();
+            let mut hints = shared.hints(partition.folder);
             hints.recovery_points.insert(key.clone(), durable);
             if log.log_start() > 0 {
                 hints.log_starts.insert(key, log.log_start());
@@ -236,17 +224,18 @@ impl<I: Io> Shard<I> {
         let key = partition.key();
         let log = partition.log.as_mut().expect("the caller has opened it");
         let retired = log.delete_records_before(io, offset)?;
-        shared.hints().log_starts.insert(key, log.log_start());
+        shared.hints(partition.folder).log_starts.insert(key, log.log_start());
         Ok((log.log_start(), retired.paths))
     }
 
     /// Removes folders whose deletion a crash has interrupted.
     pub(crate) fn remove_leftovers(&mut self) {
-        let data_dir = self.shared.data_dir.clone();
+        let shared = Arc::clone(&self.shared);
         self.in_background(move |io| {
-            let entries = io.read_dir(&data_dir).unwrap_or_default();
-            for path in entries.iter().filter(|path| path.to_string_lossy().ends_with(DELETED)) {
-                remove_folder(io, path);
+            for folder in &shared.folders {
+                let entries = io.read_dir(&folder.path).unwrap_or_default();
+                let is_gone = |path: &&PathBuf| path.to_string_lossy().ends_with(DELETED);
+                entries.iter().filter(is_gone).for_each(|path| remove_folder(io, path));
             }
             None
         });
@@ -283,25 +272,19 @@ impl<I: Io> Shard<I> {
         outcome
     }
 
-    /// Takes a name out of the checkpoints: a topic made again under it begins at offset 0, and a
-    /// log start of the old one would cut off its records at the next start. Returns the recovery
-    /// point.
-    fn forget_hints(&mut self, key: &(String, i32)) -> Option<i64> {
-        let mut hints = self.shared.hints();
-        let recovery_point = hints.recovery_points.remove(key);
-        hints.cleaned.remove(key);
-        hints.starts_forgotten += usize::from(hints.log_starts.remove(key).is_some());
-        recovery_point
-    }
-
     /// Has the folder of a partition whose topic is gone deleted.
     pub(crate) fn delete_folder(&mut self, partition: Partition<I>) {
-        let name = partition.name();
-        let dir = self.shared.data_dir.join(&name);
-        let gone = self.shared.data_dir.join(format!("{name}.{}{DELETED}", partition.id.topic_id));
-        let key = partition.key();
+        let dir = partition.dir(&self.shared.folders);
+        let gone = dir.with_file_name(partition.marked(DELETED));
+        if let Some(copy) = partition.copy(&self.shared.folders) {
+            self.in_background(move |io| {
+                remove_folder(io, &copy);
+                None
+            });
+        }
+        let (key, folder) = (partition.key(), partition.folder);
         drop(partition);
-        self.forget_hints(&key);
+        self.shared.forget_hints(folder, &key);
         // The name is free at once for a topic made again.
         match self.io.rename(&dir, &gone) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -311,11 +294,11 @@ impl<I: Io> Shard<I> {
         let shared = Arc::clone(&self.shared);
         self.in_background(move |io| {
             // A folder half empty must not come back under its old name.
-            match io.sync_dir(&shared.data_dir) {
+            match io.sync_dir(&shared.folders[folder].path) {
                 Ok(()) => remove_folder(io, &gone),
                 Err(error) => crate::log_line!("cannot delete {}: {error}", gone.display()),
             }
-            if shared.hints().starts_forgotten > 0 {
+            if shared.hints(folder).starts_forgotten > 0 {
                 save_hints(&shared, io);
             }
             None
@@ -323,10 +306,8 @@ impl<I: Io> Shard<I> {
     }
 }
 
-/// Ends the name of a folder that is to be deleted.
-const DELETED: &str = "-delete";
-
-fn remove_folder<I: Io>(io: &mut I, path: &Path) {
+/// Removes a folder, if it is there, with all that is in it.
+pub(crate) fn remove_folder<I: Io>(io: &mut I, path: &Path) {
     match io.remove_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             crate::log_line!("cannot delete {}: {error}", path.display());

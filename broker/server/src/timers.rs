@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use millrace_io::Instant;
 
 use crate::fetch::FetchId;
+use crate::partitions::PartitionId;
 
 /// Something due at a time. A timer is never removed: whoever finds it without purpose drops it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) enum Timer {
     Housekeeping,
     /// Old segments may have to go.
     Retention,
+    /// The partition may be ready for the next step of its move.
+    Move(PartitionId),
     /// Compacted partitions may have to be cleaned.
     Cleaning,
     /// The metadata is to be saved if it has changed. On shard 0.

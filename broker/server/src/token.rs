@@ -17,8 +17,8 @@ pub(crate) enum Owner {
     Log { partition: u32 },
     /// Pages that a reply waits for.
     ColdPages(u64),
-    /// A flush of the whole file system for several partitions.
-    SyncAll,
+    /// A flush of a whole file system for several partitions: its number.
+    SyncAll(usize),
 }
 
 /// The token under which pages are brought in for a reply.
@@ -26,9 +26,9 @@ pub(crate) fn cold_pages(value: u64) -> Token {
     Token(COLD_PAGES << KIND_SHIFT | value & VALUE)
 }
 
-/// The token of a flush of the whole file system.
-pub(crate) fn sync_all(value: u64) -> Token {
-    Token(SYNC_ALL << KIND_SHIFT | value & VALUE)
+/// The token of a flush of the file system with this number.
+pub(crate) fn sync_all(disk: usize) -> Token {
+    Token(SYNC_ALL << KIND_SHIFT | disk as u64)
 }
 
 /// Whose completion this is.
@@ -36,7 +36,7 @@ pub(crate) fn owner(token: Token) -> Owner {
     let value = token.0 & VALUE;
     match token.0 >> KIND_SHIFT {
         COLD_PAGES => Owner::ColdPages(value),
-        SYNC_ALL => Owner::SyncAll,
+        SYNC_ALL => Owner::SyncAll(value as usize),
         _ => Owner::Log { partition: millrace_log::token::partition_index(token) },
     }
 }
@@ -48,6 +48,6 @@ mod tests {
     #[test]
     fn a_token_comes_back_to_its_owner() {
         assert_eq!(owner(cold_pages(7)), Owner::ColdPages(7));
-        assert_eq!(owner(sync_all(VALUE)), Owner::SyncAll);
+        assert_eq!(owner(sync_all(3)), Owner::SyncAll(3));
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use millrace_server::config::Config;
-use millrace_server::metadata::controller::{Controller, Registration};
+use millrace_server::metadata::controller::{Controller, Registration, Spread};
 use millrace_server::metadata::{Endpoint, Image, MetadataRecord, leader_change_batch};
 use millrace_wire::Uuid;
 use millrace_wire::batch::{patch_base_offset, patch_leader_epoch};
@@ -54,6 +54,7 @@ impl Log {
                 security_protocol: 0,
             }],
             directories: vec![Uuid::from_halves(5, 5)],
+            found: Default::default(),
         };
         let records = with(&self.image, config, |controller| controller.begin(&own));
         self.write(&records);
@@ -66,8 +67,8 @@ fn with<T>(image: &Image, config: &Config, decide: impl FnOnce(&mut Controller<'
         next += 1;
         next
     };
-    let directory = Uuid::from_halves(5, 5);
-    decide(&mut Controller { image, config, directory, random: &mut random })
+    let spread = Spread::new([Uuid::from_halves(5, 5)]);
+    decide(&mut Controller { image, config, spread, random: &mut random })
 }
 
 fn example() -> Log {

@@ -67,6 +67,7 @@ typed! {
         cleaner_map_load: f64 = "log.cleaner.io.buffer.load.factor",
         cleaner_buffer_bytes: i32 = "log.cleaner.io.buffer.size",
         cleaner_bytes_per_second_max: f64 = "log.cleaner.io.max.bytes.per.second",
+        move_bytes_per_second_max: i64 = "replica.alter.log.dirs.io.max.bytes.per.second",
         recovery_checkpoint_ms: i32 = "log.flush.offset.checkpoint.interval.ms",
         start_offset_checkpoint_ms: i32 = "log.flush.start.offset.checkpoint.interval.ms",
         high_watermark_checkpoint_ms: i64 = "replica.high.watermark.checkpoint.interval.ms",
@@ -105,6 +106,7 @@ typed! {
         io_backend: String = "millrace.io.backend",
         memory_bytes: u64 = "millrace.memory.bytes",
         cluster_id: Option<String> = "millrace.cluster.id",
+        lost_dirs: Vec<String> = "millrace.lost.log.dirs",
         write_mode: ByTopic<WriteMode> = "millrace.io.write.mode",
         acks_all: ByTopic<AcksAll> = "millrace.acks.all",
     }

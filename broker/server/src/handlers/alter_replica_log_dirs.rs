@@ -1,5 +1,7 @@
-//! AlterReplicaLogDirs (key 34), versions 0 to 2 (KIP-113): a partition may only go to the folder
-//! where it is. The others of `log.dirs` hold nothing, and DescribeLogDirs does not tell of them.
+//! AlterReplicaLogDirs (key 34), versions 0 to 2 (KIP-113): moves partitions to other data folders.
+//! It answers when the moves have begun; DescribeLogDirs tells of those under way.
+
+use std::path::Path;
 
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
@@ -8,36 +10,71 @@ use millrace_wire::messages::alter_replica_log_dirs_response::{
 };
 use millrace_wire::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
 
+use crate::partitions::PartitionId;
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
 
-pub(super) fn handle<I: Io>(shard: &Shard<I>, request: &Request) -> Outcome<I> {
+pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I> {
     let body: AlterReplicaLogDirsRequest<'_> = match request.decode() {
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    let own = shard.shared.data_dir.to_string_lossy();
-    let asked = body
-        .dirs
-        .iter()
-        .flat_map(|dir| dir.topics.iter().map(move |topic| (dir.path, topic)).collect::<Vec<_>>());
-    let results = asked.map(|(path, topic)| {
-        let known = shard.image.topic(topic.name);
-        let partitions = topic.partitions.iter().map(|partition_index| {
-            let error = if path != own {
-                ErrorCode::LOG_DIR_NOT_FOUND
-            } else if known.is_none_or(|known| known.partition(partition_index).is_none()) {
-                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
-            } else {
-                ErrorCode::NONE
-            };
-            let error_code = error.code();
-            AlterReplicaLogDirPartitionResult { partition_index, error_code, ..Default::default() }
-        });
-        let partitions = partitions.collect();
-        AlterReplicaLogDirTopicResult { topic_name: topic.name, partitions, ..Default::default() }
-    });
-    let results = results.collect();
-    let body = AlterReplicaLogDirsResponse { results, ..Default::default() };
-    Outcome::Reply(request.head.reply(&body))
+    let mut asked = Vec::new();
+    let mut errors = Vec::new();
+    for dir in body.dirs.iter() {
+        let folders = &shard.shared.folders;
+        let to = folders.iter().position(|folder| folder.path == Path::new(dir.path));
+        for topic in dir.topics.iter() {
+            let known = shard.image.topic(topic.name);
+            for partition in topic.partitions.iter() {
+                let known = known.filter(|known| known.partition(partition).is_some());
+                errors.push(match (to, known) {
+                    (None, _) => ErrorCode::LOG_DIR_NOT_FOUND,
+                    (_, None) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                    (Some(to), Some(known)) => {
+                        let id = PartitionId { topic_id: known.id, partition };
+                        asked.push((errors.len(), id, to));
+                        ErrorCode::NONE
+                    }
+                });
+            }
+        }
+    }
+    let request = request.detach();
+    shard.gather(
+        asked,
+        |(_, id, _)| *id,
+        |shard, (place, id, to)| (place, shard.begin_move(id, to)),
+        move |shard, answers| {
+            for (place, error) in answers {
+                errors[place] = error;
+            }
+            let reply = request.head.reply(&response(&request, &errors));
+            shard.reply(request.head, reply);
+        },
+    );
+    Outcome::Wait
+}
+
+fn response<'a>(request: &'a Request, errors: &[ErrorCode]) -> AlterReplicaLogDirsResponse<'a> {
+    let body: AlterReplicaLogDirsRequest<'a> = request.decode().expect("decoded before");
+    let mut errors = errors.iter();
+    let mut results = Vec::new();
+    for dir in body.dirs.iter() {
+        for topic in dir.topics.iter() {
+            let partitions = topic.partitions.iter().zip(&mut errors);
+            let partitions =
+                partitions.map(|(partition_index, error)| AlterReplicaLogDirPartitionResult {
+                    partition_index,
+                    error_code: error.code(),
+                    ..Default::default()
+                });
+            results.push(AlterReplicaLogDirTopicResult {
+                topic_name: topic.name,
+                partitions: partitions.collect(),
+                ..Default::default()
+            });
+        }
+    }
+    AlterReplicaLogDirsResponse { results: results.into(), ..Default::default() }
 }

@@ -1,10 +1,12 @@
 //! The data folders: whose they are, that nobody else uses them, and how the last broker ended.
+//! Which of them a partition is in is for `places`.
 //!
 //! Each has `meta.properties` (Kafka's file: version, cluster.id, node.id, directory.id), `.lock`
 //! held while the broker runs, and after a clean stop `.kafka_cleanshutdown` with the broker epoch.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use millrace_wire::Uuid;
@@ -14,6 +16,9 @@ use crate::config::{Config, properties};
 const META: &str = "meta.properties";
 const LOCK: &str = ".lock";
 const CLEAN: &str = ".kafka_cleanshutdown";
+
+/// Folder of the metadata log.
+pub(crate) const METADATA_LOG: &str = "__cluster_metadata-0";
 
 /// Why a data folder cannot be used. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -36,18 +41,31 @@ pub enum DataDirError {
     OtherNode { path: PathBuf, found: String, expected: i32 },
     #[error("{path} is damaged: {what}", path = path.display())]
     Damaged { path: PathBuf, what: String },
+    #[error("log.dirs names {path} twice", path = path.display())]
+    Repeated { path: PathBuf },
+    #[error("log.dirs names {inner}, which lies in {outer}; choose folders beside each other",
+            inner = inner.display(), outer = outer.display())]
+    Nested { inner: PathBuf, outer: PathBuf },
+    #[error("data folder {path} has partitions, such as {name}, and no folder of log.dirs has the \
+             metadata log ({METADATA_LOG}) that knows them; add the folder that has it to \
+             log.dirs", path = path.display())]
+    NoMetadata { path: PathBuf, name: String },
+    #[error("data folders {first} and {second} both have a metadata log ({METADATA_LOG}); move \
+             one of the two away", first = first.display(), second = second.display())]
+    TwoMetadata { first: PathBuf, second: PathBuf },
 }
 
 /// One data folder in use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs)] // the names say it
 pub struct Folder {
+    /// Absolute.
     pub path: PathBuf,
     pub id: Uuid,
     /// The last broker here stopped cleanly, and nothing was written since.
     pub was_clean: bool,
-    /// Held until the folder is closed.
-    _lock: File,
+    /// The first of the folders that are on the same file system.
+    pub disk: usize,
 }
 
 /// All data folders of the broker, locked.
@@ -57,6 +75,10 @@ pub struct DataDir {
     pub cluster_id: String,
     /// In the order of `log.dirs`.
     pub folders: Vec<Folder>,
+    /// Which of them has the metadata log, or is to have it.
+    pub metadata: usize,
+    /// Held until the folders are closed.
+    _locks: Vec<File>,
 }
 
 /// What `meta.properties` says.
@@ -70,43 +92,50 @@ impl DataDir {
     /// Makes, locks and checks the folders of `log.dirs`; new ones join the cluster of the others.
     ///
     /// # Errors
-    /// A folder is in use, full, unwritable, damaged, or belongs to somebody else.
+    /// A folder is in use, full, unwritable, damaged, named twice, or belongs to somebody else; the
+    /// metadata log is in none although there are partitions, or in two.
     pub fn open(config: &Config) -> Result<Self, DataDirError> {
-        let mut locked = Vec::new();
-        for path in &config.log_dirs {
-            locked.push((path, lock(path)?, read_meta(path)?));
+        let paths = make_folders(&config.log_dirs)?;
+        let mut locks = Vec::new();
+        let mut metas = Vec::new();
+        for path in &paths {
+            locks.push(lock(path)?);
+            metas.push(read_meta(path)?);
         }
-        let of_first = locked.iter().find_map(|(_, _, meta)| Some(&meta.as_ref()?.cluster_id));
+        let of_first = metas.iter().find_map(|meta| Some(&meta.as_ref()?.cluster_id));
         let given = config.own.cluster_id.as_ref();
         let cluster_id = match given.or(of_first) {
             Some(id) => id.clone(),
-            None => random_id().map_err(|error| unusable(&config.log_dirs[0], error))?.to_string(),
+            None => random_id().map_err(|error| unusable(&paths[0], error))?.to_string(),
         };
-        let mut folders = Vec::new();
-        for (path, lock, meta) in locked {
-            let meta = match meta {
-                Some(meta) => meta,
-                None => write_meta(path, &cluster_id, config.node_id)
-                    .map_err(|error| unusable(path, error))?,
-            };
+        for (path, meta) in paths.iter().zip(&metas) {
+            let (Some(meta), path) = (meta, path.clone()) else { continue };
             if meta.cluster_id != cluster_id {
-                let (path, expected) = (path.clone(), cluster_id);
-                return Err(DataDirError::OtherCluster { path, found: meta.cluster_id, expected });
+                let (found, expected) = (meta.cluster_id.clone(), cluster_id);
+                return Err(DataDirError::OtherCluster { path, found, expected });
             }
             if meta.node_id != config.node_id.to_string() {
-                let (path, expected) = (path.clone(), config.node_id);
-                return Err(DataDirError::OtherNode { path, found: meta.node_id, expected });
+                let (found, expected) = (meta.node_id.clone(), config.node_id);
+                return Err(DataDirError::OtherNode { path, found, expected });
             }
-            let was_clean = take_clean_mark(path).map_err(|error| unusable(path, error))?;
-            let path = path.clone();
-            folders.push(Folder { path, id: meta.directory_id, was_clean, _lock: lock });
         }
-        Ok(Self { cluster_id, folders })
-    }
-
-    /// The first folder.
-    pub fn path(&self) -> &Path {
-        &self.folders[0].path
+        let metadata = metadata_folder(&paths)?;
+        let mut folders = Vec::new();
+        let mut devices = Vec::new();
+        for (path, meta) in paths.into_iter().zip(metas) {
+            let attempt = || {
+                let id = match meta {
+                    Some(meta) => meta.directory_id,
+                    None => write_meta(&path, &cluster_id, config.node_id)?,
+                };
+                Ok((id, take_clean_mark(&path)?, fs::metadata(&path)?.dev()))
+            };
+            let (id, was_clean, device) = attempt().map_err(|error| unusable(&path, error))?;
+            devices.push(device);
+            let disk = devices.iter().position(|known| *known == device).expect("added just now");
+            folders.push(Folder { path, id, was_clean, disk });
+        }
+        Ok(Self { cluster_id, folders, metadata, _locks: locks })
     }
 
     /// Says in every folder that all of it is on disk: the last thing a clean stop does.
@@ -143,13 +172,57 @@ fn unusable(path: &Path, error: io::Error) -> DataDirError {
     }
 }
 
-/// Makes the folder and takes its lock, and shows that a block can be written there.
+/// Makes the folders where they are missing; their absolute paths.
+fn make_folders(named: &[PathBuf]) -> Result<Vec<PathBuf>, DataDirError> {
+    let mut paths = Vec::new();
+    let mut real: Vec<PathBuf> = Vec::new();
+    for name in named {
+        let attempt = || {
+            fs::create_dir_all(name)?;
+            Ok((std::path::absolute(name)?, name.canonicalize()?))
+        };
+        let (path, own) = attempt().map_err(|error| unusable(name, error))?;
+        for other in &real {
+            if own == *other {
+                return Err(DataDirError::Repeated { path });
+            }
+            let (inner, outer) = if own.starts_with(other) { (&own, other) } else { (other, &own) };
+            if inner.starts_with(outer) {
+                let (inner, outer) = (inner.clone(), outer.clone());
+                return Err(DataDirError::Nested { inner, outer });
+            }
+        }
+        paths.push(path);
+        real.push(own);
+    }
+    Ok(paths)
+}
+
+/// The folder with the metadata log, wherever it stands in `log.dirs`; the first for a new broker.
+fn metadata_folder(paths: &[PathBuf]) -> Result<usize, DataDirError> {
+    let mut having = (0..paths.len()).filter(|index| paths[*index].join(METADATA_LOG).is_dir());
+    if let Some(first) = having.next() {
+        return having.next().map_or(Ok(first), |second| {
+            let (first, second) = (paths[first].clone(), paths[second].clone());
+            Err(DataDirError::TwoMetadata { first, second })
+        });
+    }
+    for path in paths {
+        for entry in fs::read_dir(path).map_err(|error| unusable(path, error))? {
+            let entry = entry.map_err(|error| unusable(path, error))?;
+            if entry.path().join("partition.metadata").exists() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                return Err(DataDirError::NoMetadata { path: path.clone(), name });
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Takes the folder's lock, and shows that a block can be written there.
 fn lock(path: &Path) -> Result<File, DataDirError> {
-    let attempt = || {
-        fs::create_dir_all(path)?;
-        File::options().create(true).truncate(false).write(true).open(path.join(LOCK))
-    };
-    let file = attempt().map_err(|error| unusable(path, error))?;
+    let file = File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
+    let file = file.map_err(|error| unusable(path, error))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path: path.into() }),
@@ -190,13 +263,13 @@ fn read_meta(folder: &Path) -> Result<Option<Meta>, DataDirError> {
     Ok(Some(Meta { cluster_id, node_id, directory_id }))
 }
 
-fn write_meta(folder: &Path, cluster_id: &str, node_id: i32) -> io::Result<Meta> {
+fn write_meta(folder: &Path, cluster_id: &str, node_id: i32) -> io::Result<Uuid> {
     let directory_id = random_id()?;
     let text = format!(
         "#\nversion=1\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={directory_id}\n"
     );
     replace(folder, META, text.as_bytes())?;
-    Ok(Meta { cluster_id: cluster_id.into(), node_id: node_id.to_string(), directory_id })
+    Ok(directory_id)
 }
 
 /// Removes the mark of a clean stop, so that it is there only if nothing was written since.
@@ -299,6 +372,41 @@ mod tests {
             let error = refused(&config);
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn folders_are_apart_and_one_has_the_metadata() {
+        let folder = Temporary::new();
+        let open = |names: &[&str]| {
+            let paths = names.iter().map(|name| folder.0.join(name).display().to_string());
+            let dirs = paths.collect::<Vec<_>>().join(",");
+            let config = Config::of([("log.dirs", dirs.as_str())]).expect("legal values");
+            DataDir::open(&config)
+        };
+        let refused = |names: &[&str]| open(names).map(|_| ()).unwrap_err().to_string();
+        let made = open(&["a", "b"]).expect("two new folders");
+        assert_ne!(made.folders[0].id, made.folders[1].id);
+        assert_eq!((made.metadata, made.folders[1].disk), (0, 0));
+        drop(made);
+        for (names, parts) in [
+            (&["a", "b", "b/../a"][..], &["log.dirs names", "b/../a twice"][..]),
+            (&["a", "a/in"][..], &["a/in, which lies in", "/a;"][..]),
+            (&["c/in", "b", "c"][..], &["c/in, which lies in", "/c;"][..]),
+        ] {
+            let error = refused(names);
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        let made = |path: &str| fs::create_dir_all(folder.0.join(path)).expect("writable");
+        made("b/t-0");
+        assert_eq!(open(&["a", "b"]).expect("nothing says it is a partition").metadata, 0);
+        fs::write(folder.0.join("b/t-0/partition.metadata"), "").expect("writable");
+        let error = refused(&["a", "b"]);
+        assert!(error.contains("such as t-0, and no folder") && error.contains("/b "), "{error}");
+        made(&format!("b/{METADATA_LOG}"));
+        assert_eq!(open(&["a", "b"]).expect("the log is found").metadata, 1);
+        made(&format!("a/{METADATA_LOG}"));
+        let error = refused(&["a", "b"]);
+        assert!(error.contains("both have a metadata log"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod commands;
+mod data_folders;
 mod differential;
 mod fetch_sessions;
 mod foreign_clients;

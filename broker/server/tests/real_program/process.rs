@@ -30,7 +30,8 @@ struct Own {
 }
 
 impl Broker {
-    /// Starts `millrace` with `overrides` (`key=value`), or takes the one that is running.
+    /// Starts `millrace` with `overrides` (`key=value`; `{folder}` is a folder of its own), or
+    /// takes the one that is running.
     pub(crate) fn start(overrides: &[&str]) -> Self {
         if let Ok(bootstrap) = env::var("MILLRACE_TEST_BOOTSTRAP") {
             return Self { bootstrap, own: None };
@@ -42,7 +43,8 @@ impl Broker {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("the target folder is writable");
         let bootstrap = format!("127.0.0.1:{}", free_port());
-        let overrides: Vec<String> = overrides.iter().map(|&pair| pair.to_owned()).collect();
+        let named = |pair: &&str| pair.replace("{folder}", &folder.display().to_string());
+        let overrides: Vec<String> = overrides.iter().map(named).collect();
         let process = spawn(&bootstrap, &folder, &overrides);
         let mut broker = Self { bootstrap, own: Some(Own { process, folder, overrides }) };
         broker.wait_until_ready();
@@ -118,6 +120,12 @@ impl Broker {
         let status = own.process.wait().expect("it is our child");
         assert!(!status.success(), "the start was to be refused; log:\n{}", self.log());
         self.log()[before..].to_owned()
+    }
+
+    /// Sets one more key from the next start on, as [`Broker::start`].
+    pub(crate) fn set(&mut self, pair: &str) {
+        let own = self.own_mut();
+        own.overrides.push(pair.replace("{folder}", &own.folder.display().to_string()));
     }
 
     /// What the broker printed.

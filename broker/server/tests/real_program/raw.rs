@@ -183,8 +183,18 @@ pub(crate) fn produce_to(
 
 /// What a Fetch v4 of partition 0 from `offset` answers: error code and record bytes.
 pub(crate) fn fetch(connection: &mut Connection, topic: &str, offset: i64) -> (i16, Vec<u8>) {
+    fetch_from(connection, topic, 0, offset)
+}
+
+/// As [`fetch`], from any partition.
+pub(crate) fn fetch_from(
+    connection: &mut Connection,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> (i16, Vec<u8>) {
     let request = Bytes::request(1, 4).i32(-1).i32(1000).i32(1).i32(1 << 20).i8(0);
-    let request = request.i32(1).string(topic).i32(1).i32(0).i64(offset).i32(1 << 20);
+    let request = request.i32(1).string(topic).i32(1).i32(partition).i64(offset).i32(1 << 20);
     let Outcome::Answer(answer) = connection.exchange(&request.0) else {
         panic!("the broker closed the connection of a Fetch request");
     };
@@ -206,7 +216,17 @@ pub(crate) fn create_topic_with(
     topic: &str,
     settings: &[(&str, &str)],
 ) -> i16 {
-    let request = Bytes::request(19, 2).i32(1).string(topic).i32(1).i16(1).i32(0);
+    create(connection, topic, 1, settings)
+}
+
+/// As [`create_topic_with`], of several partitions.
+pub(crate) fn create(
+    connection: &mut Connection,
+    topic: &str,
+    partitions: i32,
+    settings: &[(&str, &str)],
+) -> i16 {
+    let request = Bytes::request(19, 2).i32(1).string(topic).i32(partitions).i16(1).i32(0);
     let request = request.i32(i32::try_from(settings.len()).expect("few"));
     let request =
         settings.iter().fold(request, |request, (key, value)| request.string(key).string(value));

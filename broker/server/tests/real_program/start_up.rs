@@ -136,6 +136,24 @@ fn a_data_folder_that_cannot_be_used_stops_the_start() {
     }
 }
 
+#[test]
+fn data_folders_that_do_not_go_together_stop_the_start() {
+    let folder = Folder::new();
+    folder.file("file", "text");
+    let rows: [(&[&str], &[&str]); 4] = [
+        (&["one", "two", "one"], &["log.dirs", "/one twice"]),
+        (&["one", "one/in"], &["log.dirs", "/one/in, which lies in", "/one;"]),
+        (&["two/in", "two"], &["log.dirs", "/two/in, which lies in", "/two;"]),
+        (&["one", "file/in"], &["log.dirs", "file/in", "cannot be written"]),
+    ];
+    for (names, words) in rows {
+        let paths = names.iter().map(|name| folder.0.join(name).display().to_string());
+        let dirs = format!("log.dirs={}", paths.collect::<Vec<_>>().join(","));
+        let listen = "listeners=PLAINTEXT://127.0.0.1:0".to_owned();
+        check_said(&refusal(&with(&[listen, dirs])), words);
+    }
+}
+
 /// The files of the tutorials: spaces, comments, keys of ZooKeeper and of the JVM.
 #[test]
 fn a_server_properties_of_a_tutorial_starts_the_broker() {

@@ -6,6 +6,7 @@
 mod configs;
 mod partitions;
 mod quotas;
+mod spread;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ use millrace_wire::{ErrorCode, Uuid};
 pub use configs::AlteredConfig;
 pub use partitions::AddedPartitions;
 pub use quotas::AlteredQuotas;
-pub use start::{PRODUCER_ID_BLOCK, Registration};
+pub use spread::Spread;
+pub use start::{Found, PRODUCER_ID_BLOCK, Registration};
 pub use topics::{Created, CreatedTopic, DeletedTopic};
 
 use super::image::Image;
@@ -64,8 +66,8 @@ pub struct Controller<'a> {
     pub image: &'a Image,
     /// With the dynamic settings of the picture.
     pub config: &'a Config,
-    /// Data folder that new partitions go to.
-    pub directory: Uuid,
+    /// The data folders that new partitions go to.
+    pub spread: Spread,
     /// 64 random bits.
     pub random: &'a mut dyn FnMut() -> u64,
 }

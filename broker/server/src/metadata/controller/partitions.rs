@@ -22,7 +22,7 @@ pub struct AddedPartitions {
 impl Controller<'_> {
     /// Decides a CreatePartitions request, topic by topic.
     pub fn create_partitions(
-        &self,
+        &mut self,
         request: &CreatePartitionsRequest<'_>,
     ) -> (Vec<MetadataRecord>, Vec<AddedPartitions>) {
         let mut records = Vec::new();
@@ -52,7 +52,11 @@ impl Controller<'_> {
     }
 
     /// The topic with its new partitions.
-    fn grow(&self, asked: &CreatePartitionsTopic<'_>, left: &mut usize) -> Result<Topic, Refusal> {
+    fn grow(
+        &mut self,
+        asked: &CreatePartitionsTopic<'_>,
+        left: &mut usize,
+    ) -> Result<Topic, Refusal> {
         let Some(topic) = self.image.topic(asked.name) else {
             let message = "This server does not host this topic-partition.";
             return refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, message);

@@ -1,5 +1,7 @@
 //! What a broker writes when it starts, and the blocks of producer ids it takes later.
 
+use std::collections::BTreeMap;
+
 use millrace_wire::Uuid;
 use millrace_wire::stored::{
     BrokerRegistrationChangeRecord, FeatureLevelRecord, PartitionChangeRecord, ProducerIdsRecord,
@@ -25,9 +27,14 @@ pub struct Registration {
     pub incarnation: Uuid,
     /// As advertised, with real ports.
     pub endpoints: Vec<Endpoint>,
-    /// Ids of its data folders.
+    /// Ids of its data folders, that with the metadata log first.
     pub directories: Vec<Uuid>,
+    /// Partitions that are in another folder than the picture says.
+    pub found: Found,
 }
+
+/// The id of the data folder by topic and partition.
+pub type Found = BTreeMap<(Uuid, i32), Uuid>;
 
 impl Controller<'_> {
     /// Records of a start, to be written after the control record of the new epoch was
@@ -60,11 +67,15 @@ impl Controller<'_> {
         for topic in self.image.topics() {
             for (partition, index) in topic.partitions.iter().zip(0..) {
                 if partition.replicas.contains(&node_id) {
+                    let found = own.found.get(&(topic.id, index));
+                    let directories =
+                        found.map(|id| partition.directories_with(node_id, *id).into());
                     let change = PartitionChangeRecord {
                         partition_id: index,
                         topic_id: topic.id,
                         isr: Some(vec![node_id].into()),
                         leader: node_id,
+                        directories,
                         ..Default::default()
                     };
                     records.push(MetadataRecord::of(&change, 1));

@@ -272,11 +272,12 @@ impl Controller<'_> {
     }
 
     /// A partition as it is born: all replicas in sync, the first leads.
-    pub(super) fn new_partition(&self, replicas: &[i32]) -> Partition {
+    pub(super) fn new_partition(&mut self, replicas: &[i32]) -> Partition {
+        let directory = self.spread.next(self.image, self.config.node_id);
         Partition {
             replicas: replicas.into(),
             isr: replicas.into(),
-            directories: vec![self.directory; replicas.len()].into(),
+            directories: vec![directory; replicas.len()].into(),
             leader: replicas[0],
             leader_epoch: 0,
             partition_epoch: 0,

@@ -20,12 +20,15 @@ struct World {
     image: Image,
     config: Config,
     next: u64,
+    found: Found,
 }
+
+const FOLDERS: [Uuid; 2] = [Uuid::from_bytes([5; 16]), Uuid::from_bytes([6; 16])];
 
 impl World {
     fn new(set: &[(&str, &str)]) -> Self {
         let config = Config::of(set.iter().copied()).expect("legal values");
-        let mut world = Self { image: Image::default(), config, next: 1000 };
+        let mut world = Self { image: Image::default(), config, next: 1000, found: Found::new() };
         world.start();
         world
     }
@@ -41,7 +44,8 @@ impl World {
         let own = Registration {
             incarnation: Uuid::from_halves(7, 7),
             endpoints: vec![endpoint],
-            directories: vec![Uuid::from_halves(5, 5)],
+            directories: FOLDERS.to_vec(),
+            found: std::mem::take(&mut self.found),
         };
         let records = self.with(|controller| controller.begin(&own));
         self.apply(&records);
@@ -53,9 +57,9 @@ impl World {
             *next += 1;
             *next
         };
-        let directory = Uuid::from_halves(5, 5);
         let (image, config) = (&self.image, &self.config);
-        decide(&mut Controller { image, config, directory, random: &mut random })
+        let spread = Spread::new(FOLDERS);
+        decide(&mut Controller { image, config, spread, random: &mut random })
     }
 
     fn apply(&mut self, records: &[MetadataRecord]) {
@@ -342,4 +346,27 @@ fn automatic_creation_skips_what_cannot_be() {
     assert_eq!(added, [("a".to_owned(), 1), ("__consumer_offsets".to_owned(), 5)]);
     let offsets = world.image.topic("__consumer_offsets").expect("created");
     assert!(offsets.is_internal() && world.config.topic(&offsets.config).cleanup_policy.compact);
+}
+
+#[test]
+fn the_folder_with_the_fewest_partitions_gets_the_next() {
+    let mut world = World::new(&[]);
+    let folders = |world: &World, name: &str| -> Vec<usize> {
+        let topic = world.image.topic(name).expect("made");
+        let of = |id| FOLDERS.iter().position(|folder| *folder == id).expect("one of ours");
+        topic.partitions.iter().map(|partition| of(partition.directory_of(1))).collect()
+    };
+    assert_eq!(world.create(vec![topic("a", 3, 1), topic("b", 2, 1)]), ["ok", "ok"]);
+    assert_eq!((folders(&world, "a"), folders(&world, "b")), (vec![0, 1, 0], vec![1, 0]));
+    assert_eq!(world.create(vec![topic("c", 1, 1)]), ["ok"]);
+    assert_eq!(folders(&world, "c"), [1]);
+    // Found in the second folder at the next start: the first has two partitions less.
+    let id = world.image.topic("a").expect("made").id;
+    world.found = [((id, 0), FOLDERS[1])].into();
+    world.start();
+    assert_eq!(folders(&world, "a"), [1, 1, 0]);
+    let more =
+        CreatePartitionsTopic { name: "c", count: 4, assignments: None, ..Default::default() };
+    assert_eq!(world.grow(more), "ok");
+    assert_eq!(folders(&world, "c"), [1, 0, 0, 0]);
 }
