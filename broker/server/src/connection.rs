@@ -59,6 +59,10 @@ pub(crate) struct Connection<I: Io> {
     pub(crate) expects_large: bool,
     /// `Readable` comes when all of a large frame is there.
     pub(crate) awaits_whole: bool,
+    /// Counted in `LargeFrames` for the frame that is being received.
+    pub(crate) held_bytes: usize,
+    /// In the queue of `LargeFrames`.
+    pub(crate) awaits_memory: bool,
     /// How many frames come before the next that may land.
     pub(crate) landing_pause: u8,
     /// The socket may hold more: no `Readable` comes before it has been drained.
@@ -97,6 +101,8 @@ impl<I: Io> Connection<I> {
             received: BytesMut::new(),
             expects_large: false,
             awaits_whole: false,
+            held_bytes: 0,
+            awaits_memory: false,
             landing_pause: 0,
             may_receive: true,
             queued: false,

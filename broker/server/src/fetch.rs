@@ -14,7 +14,6 @@ use smallvec::SmallVec;
 
 use crate::connection::ConnectionId;
 use crate::fetch_session::{News, Session};
-use crate::limits;
 use crate::old_format;
 use crate::partitions::PartitionId;
 use crate::request::{Payload, RequestHead};
@@ -147,7 +146,7 @@ impl<I: Io> Shard<I> {
         let wait_ms = u64::try_from(body.max_wait_ms).unwrap_or(0);
         let deadline = self.now.plus_ms(wait_ms);
         // Versions 0 to 2 have no limit of the whole answer.
-        let bytes_max = usize::try_from(body.max_bytes).unwrap_or(0);
+        let bytes_max = body.max_bytes.min(self.config.topics.fetch_bytes_max);
         let unique = self.fetches.next_unique;
         self.fetches.next_unique += 1;
         let reads = parts.iter().map(|_| None).collect();
@@ -159,7 +158,7 @@ impl<I: Io> Shard<I> {
             parts,
             reads,
             bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
-            bytes_max: bytes_max.min(limits::FETCH_RESPONSE_BYTES),
+            bytes_max: usize::try_from(bytes_max).unwrap_or(0),
             deadline,
             has_timer: false,
             outstanding: 0,

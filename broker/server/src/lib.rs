@@ -18,6 +18,7 @@ mod flush;
 mod gather;
 mod groups;
 mod handlers;
+mod intake;
 mod landing;
 mod lifecycle;
 mod limits;

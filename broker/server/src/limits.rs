@@ -60,8 +60,9 @@ pub(crate) const SEND_BYTES_PER_TURN: usize = 2 << 20;
 /// sender, which is bounded by the requests in flight.
 pub(crate) const MAILBOX_MESSAGES: usize = 1024;
 
-/// Bytes of records in one fetch answer, whatever the client allows: Kafka's `fetch.max.bytes`.
-pub(crate) const FETCH_RESPONSE_BYTES: usize = 55 << 20;
+/// Memory for large requests that are being received where `queued.max.request.bytes` sets no
+/// limit: ten of the largest (`socket.request.max.bytes`) at once.
+pub(crate) const LARGE_FRAME_BYTES: usize = 1 << 30;
 
 /// Bytes of group records after which a batch of them is full: as a producer's of ordinary size.
 pub(crate) const GROUP_BATCH_BYTES: usize = 256 << 10;

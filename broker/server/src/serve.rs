@@ -30,6 +30,10 @@ impl<I: Io> Shard<I> {
             return self.early.push((listener, stream, peer));
         }
         let Some(listener) = self.listeners.get(&listener).copied() else { return };
+        if let Err(reason) = self.shared.peers.enter(peer.ip(), &self.config.sockets) {
+            crate::log_line!("refused the connection of {peer}: {reason}");
+            return;
+        }
         let counts = &self.shared.connections;
         let fewest = (0..counts.len())
             .min_by_key(|shard| counts[*shard].load(Ordering::Relaxed))
@@ -45,7 +49,7 @@ impl<I: Io> Shard<I> {
 
     /// Takes a connection over.
     pub(crate) fn adopt(&mut self, stream: I::Stream, peer: SocketAddr, listener: usize) {
-        let Ok(socket) = self.io.adopt(stream) else { return };
+        let Ok(socket) = self.io.adopt(stream) else { return self.shared.peers.leave(peer.ip()) };
         let index = self.free_connections.pop().unwrap_or_else(|| {
             self.connections.push(None);
             u32::try_from(self.connections.len() - 1).expect("bounded by open files")
@@ -147,6 +151,9 @@ impl<I: Io> Shard<I> {
                 Landed::Waiting => continue,
                 Landed::No => {}
             }
+            if missing > limits::RECEIVE_BYTES && !self.hold_frame(id, missing) {
+                return Ok(());
+            }
             match self.receive(id, missing) {
                 Ok(0) => return Err(String::new()),
                 Ok(bytes) => share = share.saturating_sub(bytes),
@@ -196,6 +203,9 @@ impl<I: Io> Shard<I> {
     /// Starts the request in a frame.
     pub(crate) fn start_request(&mut self, id: ConnectionId, frame: Bytes) -> Result<(), String> {
         let (shard, now) = (self.id, self.now);
+        let Some(connection) = self.connection(id) else { return Ok(()) };
+        let held_bytes = std::mem::take(&mut connection.held_bytes);
+        self.release_frame(held_bytes);
         let Some(connection) = self.connection(id) else { return Ok(()) };
         connection.used_at = now;
         let sequence = connection.next_sequence();
@@ -268,7 +278,8 @@ impl<I: Io> Shard<I> {
     /// Closes a connection now. An empty reason means that the client closed it.
     pub(crate) fn close(&mut self, id: ConnectionId, reason: &str) {
         let Some(connection) = self.connection(id) else { return };
-        let (socket, peer) = (connection.socket, connection.peer);
+        let (socket, peer, held_bytes) =
+            (connection.socket, connection.peer, connection.held_bytes);
         let waits_at = connection.serial.then_some(connection.served_by);
         if !reason.is_empty() {
             crate::log_line!("closed the connection of {peer}: {reason}");
@@ -277,6 +288,8 @@ impl<I: Io> Shard<I> {
         self.free_connections.push(id.index);
         self.by_socket.remove(&socket);
         self.io.close(socket);
+        self.shared.peers.leave(peer.ip());
+        self.release_frame(held_bytes);
         self.shared.connections[self.id].store(self.by_socket.len(), Ordering::Relaxed);
         let shard = self.id;
         if let Some(other) = waits_at {

@@ -19,6 +19,7 @@ use crate::fetch::{FetchId, Fetches, PartRead, ReadTask};
 use crate::fetch_session::Sessions;
 use crate::flush::Flushes;
 use crate::groups::GroupState;
+use crate::intake::LargeFrames;
 use crate::mailbox::Mailbox;
 use crate::metadata::Image;
 use crate::partitions::{AppendAnswer, PartitionId, Partitions};
@@ -107,6 +108,9 @@ pub(crate) struct Shard<I: Io> {
     pub(crate) queue: Vec<ConnectionId>,
     /// Connections that wait until fewer bytes are unwritten.
     pub(crate) paused: Vec<ConnectionId>,
+    pub(crate) large_frames: LargeFrames,
+    /// This shard's part of `queued.max.request.bytes`.
+    pub(crate) large_frame_bytes_max: usize,
     pub(crate) spare_buffers: Vec<BytesMut>,
     /// Room for records that are decompressed to be checked.
     pub(crate) scratch: Vec<u8>,

@@ -12,6 +12,7 @@ use millrace_log::checkpoints::{
 use millrace_wire::Uuid;
 
 use crate::config::{AcksAll, Config};
+use crate::intake::Peers;
 use crate::metadata::Partition;
 use crate::metadata::data_dir::{DataDir, Folder};
 use crate::partitions::Durability;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) metadata_folder: usize,
     /// Open connections by shard. Approximate: it only spreads new ones.
     pub(crate) connections: Vec<AtomicUsize>,
+    pub(crate) peers: Peers,
     /// Offset of this broker's registration in the metadata log.
     pub(crate) broker_epoch: AtomicI64,
     /// Set once: the shards end after their present turn.
@@ -69,6 +71,7 @@ impl Shared {
             folders: data_dir.folders.clone(),
             metadata_folder: data_dir.metadata,
             connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            peers: Peers::default(),
             broker_epoch: AtomicI64::new(-1),
             stop: AtomicBool::new(false),
             endpoints: OnceLock::new(),

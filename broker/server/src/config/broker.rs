@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::broker_key;
 use super::by_topic::{AcksAll, ByTopic, WriteMode};
+use super::key::PerAddress;
 use super::listener::{self, Listeners};
 use super::settings::{ConfigError, Origin, Settings};
 use super::typed::typed;
@@ -36,13 +37,11 @@ impl Layers {
 typed! {
     /// Sockets and connections.
     pub struct Sockets {
-        send_buffer_bytes: i32 = "socket.send.buffer.bytes",
-        receive_buffer_bytes: i32 = "socket.receive.buffer.bytes",
         request_bytes_max: i32 = "socket.request.max.bytes",
-        backlog: i32 = "socket.listen.backlog.size",
+        queued_bytes_max: i64 = "queued.max.request.bytes",
         connections_max: i32 = "max.connections",
         connections_per_ip_max: i32 = "max.connections.per.ip",
-        connections_per_ip_overrides: Vec<String> = "max.connections.per.ip.overrides",
+        connections_per_ip_overrides: PerAddress = "max.connections.per.ip.overrides",
         idle_ms_max: i64 = "connections.max.idle.ms",
     }
 }
@@ -70,9 +69,7 @@ typed! {
         move_bytes_per_second_max: i64 = "replica.alter.log.dirs.io.max.bytes.per.second",
         recovery_checkpoint_ms: i32 = "log.flush.offset.checkpoint.interval.ms",
         start_offset_checkpoint_ms: i32 = "log.flush.start.offset.checkpoint.interval.ms",
-        high_watermark_checkpoint_ms: i64 = "replica.high.watermark.checkpoint.interval.ms",
         producer_id_expiration_ms: i32 = "producer.id.expiration.ms",
-        producer_id_check_ms: i32 = "producer.id.expiration.check.interval.ms",
     }
 }
 typed! {
@@ -103,8 +100,6 @@ typed! {
     /// What only Millrace has.
     pub struct Own {
         shards: usize = "millrace.shards",
-        io_backend: String = "millrace.io.backend",
-        memory_bytes: u64 = "millrace.memory.bytes",
         cluster_id: Option<String> = "millrace.cluster.id",
         lost_dirs: Vec<String> = "millrace.lost.log.dirs",
         write_mode: ByTopic<WriteMode> = "millrace.io.write.mode",

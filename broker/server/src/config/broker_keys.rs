@@ -11,11 +11,14 @@ use super::key::Key;
 use super::key::Kind::{self, Boolean, Class, Double, Int, List, Long, Password, Short, String};
 use super::key::Level::{self, High, Low, Medium};
 use super::key::Range::{
-    self, Any, AtLeast, Between, BetweenOr, ByTopic, NonEmpty, OneOf, OneOfAnyCase,
+    self, Any, AtLeast, Between, BetweenOr, ByTopic, NonEmpty, OneOf, OneOfAnyCase, PerAddress,
 };
 use super::key::Treatment::{self, Honoured, Noted, Refused};
 
 const ACL: &str = "access control is not built yet, and must not be thought to be on";
+const AUTOTUNED: &str =
+    "the kernel sizes them by the way's delay, up to tcp_rmem and tcp_wmem: twice as cheap";
+const BACKLOG: &str = "always 4,096, or what net.core.somaxconn allows";
 const CHECKPOINTS: &str = "they are saved 5 s after a change, or sooner, by the bytes written";
 const CLEANER: &str = "one background thread does this work";
 pub(super) const CLUSTER: &str = "matters only between the brokers of a cluster";
@@ -32,7 +35,7 @@ const OFFSETSCODEC: &str = "offsets are stored uncompressed";
 pub(super) const LZ4: &str = "the lz4 encoder has one level";
 pub(super) const PREALLOC: &str = "space is prepared ahead in steps that follow the write rate";
 const PURGE: &str = "waiting requests and housekeeping are kept by other means";
-const QUEUE: &str = "reading stops by the memory budget instead: millrace.memory.bytes";
+const QUEUE: &str = "reading stops by bytes instead: queued.max.request.bytes";
 const QUOTA: &str = "quotas are not built yet";
 const SASL: &str = "SASL is not built yet";
 pub(super) const UNBUILT: &str = "it is read, and not acted on yet";
@@ -43,6 +46,7 @@ const THREADS: &str = "one thread per shard does this work: millrace.shards";
 pub(super) const TIER: &str = "tiered storage is not built yet";
 const TLS: &str = "TLS is not built yet";
 const TXN: &str = "transactions are not built yet";
+const WITHRETENTION: &str = "looked at with retention: log.retention.check.interval.ms";
 const UNSTABLE: &str = "only final versions are offered";
 
 #[allow(clippy::too_many_arguments)] // a row of the table
@@ -160,7 +164,7 @@ pub static BROKER_KEYS: &[Key] = &[
         "Topics may be deleted."),
     key("early.start.listeners", List, None, Any, High, No, Noted(KRAFT),
         "Listeners opened before the authorizer is ready."),
-    key("fetch.max.bytes", Int, Some("57671680"), AtLeast(1024), Medium, No, Noted(UNBUILT),
+    key("fetch.max.bytes", Int, Some("57671680"), AtLeast(1024), Medium, No, Honoured,
         "Most bytes of one fetch response."),
     key("fetch.purgatory.purge.interval.requests", Int, Some("1000"), Any, Medium, No, Noted(PURGE),
         "Finished fetches gathered before their memory is freed."),
@@ -376,12 +380,12 @@ pub static BROKER_KEYS: &[Key] = &[
         "Time between a file's renaming to `.deleted` and its removal."),
     key("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0), Medium, Yes, Noted(QUOTA),
         "New connections a second."),
-    key("max.connections", Int, Some("2147483647"), AtLeast(0), Medium, Yes, Noted(UNBUILT),
-        "Most open connections of the broker."),
-    key("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0), Medium, Yes, Noted(UNBUILT),
+    key("max.connections", Int, Some("2147483647"), AtLeast(0), Medium, Yes, Honoured,
+        "Most open connections of the broker; further ones are closed at once."),
+    key("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0), Medium, Yes, Honoured,
         "Most open connections of one address."),
-    key("max.connections.per.ip.overrides", String, Some(""), Any, Medium, Yes, Noted(UNBUILT),
-        "Other limits for single addresses, as address:number."),
+    key("max.connections.per.ip.overrides", String, Some(""), PerAddress, Medium, Yes, Honoured,
+        "Other limits for single IP addresses, as address:number."),
     key("max.incremental.fetch.session.cache.slots", Int, Some("1000"), AtLeast(0), Medium, No, Honoured,
         "Most fetch sessions kept."),
     key("max.request.partition.size.limit", Int, Some("2000"), AtLeast(1), Medium, No, Noted(DESCRIBE),
@@ -418,14 +422,10 @@ pub static BROKER_KEYS: &[Key] = &[
         "Cluster id that the data folders must have or are given; unset: made at the first start."),
     key("millrace.cpus", String, Some(""), Any, Medium, No, Honoured,
         "CPUs for the shards, such as 0,2-5; empty: all that the process may use."),
-    key("millrace.io.backend", String, Some("auto"), OneOf(&["auto", "ring", "epoll"]), Medium, No, Noted(UNBUILT),
-        "How the kernel is asked for I/O: io_uring (`ring`), `epoll`, or `auto`, the first of them that works here."),
     key("millrace.io.write.mode", List, Some("auto"), ByTopic(&["auto", "direct", "buffered"]), Medium, No, Honoured,
         "How segments are written: past the page cache (`direct`) or through it (`buffered`); `auto`: direct where the file system allows; then TOPIC-PATTERN=CHOICE for single topics."),
     key("millrace.lost.log.dirs", List, Some(""), Any, Low, No, Honoured,
         "Data folders that are gone for good, by the `directory.id` of their `meta.properties`: their partitions begin anew, empty, instead of stopping the start."),
-    key("millrace.memory.bytes", Long, Some("0"), AtLeast(0), High, No, Noted(UNBUILT),
-        "Memory budget of the broker; 0: by the cgroup's limit or the machine's memory."),
     key("millrace.shards", Int, Some("0"), Between(0, 1024), High, No, Honoured,
         "Threads that serve clients and own partitions; 0: one for each CPU in `millrace.cpus`."),
     key("min.insync.replicas", Int, Some("1"), AtLeast(1), High, Yes, Honoured,
@@ -466,14 +466,14 @@ pub static BROKER_KEYS: &[Key] = &[
         "Java class that names the user of a connection."),
     key("process.roles", List, Some("broker,controller"), OneOf(&["broker", "controller"]), High, No, Honoured,
         "Roles of this node: `broker`, or `broker,controller`; the controller is embedded in both."),
-    key("producer.id.expiration.check.interval.ms", Int, Some("600000"), AtLeast(1), Low, No, Noted(UNBUILT),
+    key("producer.id.expiration.check.interval.ms", Int, Some("600000"), AtLeast(1), Low, No, Noted(WITHRETENTION),
         "How often forgotten producers are looked for."),
     key("producer.id.expiration.ms", Int, Some("86400000"), AtLeast(1), Low, Yes, Honoured,
         "Time after which a silent producer's sequence numbers are forgotten."),
     key("producer.purgatory.purge.interval.requests", Int, Some("1000"), Any, Medium, No, Noted(PURGE),
         "Finished produces gathered before their memory is freed."),
-    key("queued.max.request.bytes", Long, Some("-1"), Any, Medium, No, Noted(QUEUE),
-        "Bytes of waiting requests at which reading stops."),
+    key("queued.max.request.bytes", Long, Some("-1"), Any, Medium, No, Honoured,
+        "Memory for large requests that are being received; more of them wait in their sockets. -1: 1 GiB."),
     key("queued.max.requests", Int, Some("500"), AtLeast(1), High, No, Noted(QUEUE),
         "Waiting requests at which reading stops."),
     key("quota.window.num", Int, Some("11"), AtLeast(1), Low, No, Noted(QUOTA),
@@ -542,7 +542,7 @@ pub static BROKER_KEYS: &[Key] = &[
         "Bytes a follower asks for in all."),
     key("replica.fetch.wait.max.ms", Int, Some("500"), Any, High, No, Noted(CLUSTER),
         "Longest wait of a follower's fetch."),
-    key("replica.high.watermark.checkpoint.interval.ms", Long, Some("5000"), Any, High, No, Noted(UNBUILT),
+    key("replica.high.watermark.checkpoint.interval.ms", Long, Some("5000"), Any, High, No, Noted(CLUSTER),
         "How often the high watermarks are saved."),
     key("replica.lag.time.max.ms", Long, Some("30000"), Any, High, No, Noted(CLUSTER),
         "A follower that lags this long leaves the in-sync replicas."),
@@ -688,13 +688,13 @@ pub static BROKER_KEYS: &[Key] = &[
         "Longest time-out for a connection to another broker."),
     key("socket.connection.setup.timeout.ms", Long, Some("10000"), Any, Medium, No, Noted(CLUSTER),
         "First time-out for a connection to another broker."),
-    key("socket.listen.backlog.size", Int, Some("50"), AtLeast(1), Medium, No, Noted(UNBUILT),
+    key("socket.listen.backlog.size", Int, Some("50"), AtLeast(1), Medium, No, Noted(BACKLOG),
         "Connections the kernel keeps waiting to be accepted."),
-    key("socket.receive.buffer.bytes", Int, Some("102400"), Any, High, No, Noted(UNBUILT),
+    key("socket.receive.buffer.bytes", Int, Some("102400"), Any, High, No, Noted(AUTOTUNED),
         "SO_RCVBUF of client connections; -1: the kernel's own choice."),
     key("socket.request.max.bytes", Int, Some("104857600"), AtLeast(1), High, No, Honoured,
         "Largest request frame."),
-    key("socket.send.buffer.bytes", Int, Some("102400"), Any, High, No, Noted(UNBUILT),
+    key("socket.send.buffer.bytes", Int, Some("102400"), Any, High, No, Noted(AUTOTUNED),
         "SO_SNDBUF of client connections; -1: the kernel's own choice."),
     key("ssl.allow.dn.changes", Boolean, Some("false"), Any, Low, No, Noted(TLS),
         "A new certificate may name another subject."),

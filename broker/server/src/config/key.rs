@@ -1,5 +1,9 @@
 //! What is known of one configuration key, and the checks of its values with Kafka's own words.
 
+use std::net::IpAddr;
+
+use super::typed::FromText;
+
 /// Type of a value, as DescribeConfigs names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -76,6 +80,8 @@ pub enum Range {
     ThrottledReplicas,
     /// A list of which one element is a plain choice and the others are `topic-pattern=choice`.
     ByTopic(&'static [&'static str]),
+    /// A list of IP address:number.
+    PerAddress,
 }
 
 /// Whether a running broker takes a new value.
@@ -241,8 +247,26 @@ impl Key {
                     choices.join(", ")
                 ))
             }
+            Range::PerAddress if PerAddress::from_text(Some(whole)).is_none() => {
+                Some("must be a list of IP address:number".into())
+            }
             _ => None,
         }
+    }
+}
+
+/// A number for each of some addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerAddress(pub Vec<(IpAddr, i32)>);
+
+impl FromText for PerAddress {
+    fn from_text(text: Option<&str>) -> Option<Self> {
+        let pairs = split_list(text?.trim()).map(|pair| {
+            let (address, number) = pair.rsplit_once(':')?;
+            let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
+            Some((address.to_canonical(), number.parse().ok().filter(|number| *number >= 0)?))
+        });
+        pairs.collect::<Option<_>>().map(Self)
     }
 }
 

@@ -207,6 +207,7 @@ pub(super) fn expected(key: &Key) -> String {
             format!("one of {}", choices.join(", "))
         }
         Range::ByTopic(choices) => format!("one of {}; TOPIC-PATTERN=CHOICE", choices.join(", ")),
+        Range::PerAddress => "LIST of IP address:number".into(),
         Range::ThrottledReplicas => "* or LIST of partition:broker".into(),
         Range::NonEmpty => format!("{kind}, not empty"),
         Range::Any => kind.into(),

@@ -8,6 +8,7 @@ mod data_folders;
 mod differential;
 mod fetch_sessions;
 mod foreign_clients;
+mod intake;
 mod landing;
 mod process;
 mod produce;
