@@ -1,8 +1,6 @@
 //! AlterReplicaLogDirs (key 34), versions 0 to 2 (KIP-113): moves partitions to other data folders.
 //! It answers when the moves have begun; DescribeLogDirs tells of those under way.
 
-use std::path::Path;
-
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
 use millrace_wire::messages::alter_replica_log_dirs_response::{
@@ -23,7 +21,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
     let mut errors = Vec::new();
     for dir in body.dirs.iter() {
         let folders = &shard.shared.folders;
-        let to = folders.iter().position(|folder| folder.path == Path::new(dir.path));
+        let to = folders.iter().position(|folder| folder.path.as_os_str() == dir.path);
         for topic in dir.topics.iter() {
             let known = shard.image.topic(topic.name);
             for partition in topic.partitions.iter() {

@@ -179,9 +179,11 @@ fn make_folders(named: &[PathBuf]) -> Result<Vec<PathBuf>, DataDirError> {
     for name in named {
         let attempt = || {
             fs::create_dir_all(name)?;
-            Ok((std::path::absolute(name)?, name.canonicalize()?))
+            // Without "." and without a slash at the end, as Java shows it.
+            let path = std::path::absolute(name)?.components().collect();
+            Ok((path, name.canonicalize()?))
         };
-        let (path, own) = attempt().map_err(|error| unusable(name, error))?;
+        let (path, own): (PathBuf, PathBuf) = attempt().map_err(|error| unusable(name, error))?;
         for other in &real {
             if own == *other {
                 return Err(DataDirError::Repeated { path });
@@ -384,7 +386,8 @@ mod tests {
             DataDir::open(&config)
         };
         let refused = |names: &[&str]| open(names).map(|_| ()).unwrap_err().to_string();
-        let made = open(&["a", "b"]).expect("two new folders");
+        let made = open(&["a", "./b/"]).expect("two new folders");
+        assert_eq!(made.folders[1].path, folder.0.join("b"));
         assert_ne!(made.folders[0].id, made.folders[1].id);
         assert_eq!((made.metadata, made.folders[1].disk), (0, 0));
         drop(made);

@@ -125,6 +125,17 @@ fn java_tools_for_groups_configs_and_offsets() {
 }
 
 #[test]
+fn java_tools_and_admin_move_partitions_between_folders() {
+    if JAVA.is_ready() && JAVA_ADMIN_TOOLS.is_ready() {
+        let broker = Broker::start(&["log.dirs={folder}/data,{folder}/more"]);
+        let run = Run::new(&broker);
+        run.phases(JAVA, &["create", "write"]);
+        run.phases(JAVA_ADMIN_TOOLS, &["folders"]);
+        run.phases(JAVA, &["read"]);
+    }
+}
+
+#[test]
 fn java_tools_for_load() {
     check(JAVA_ADMIN_TOOLS, &["perf", "verifiable"]);
 }

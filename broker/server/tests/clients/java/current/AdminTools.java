@@ -7,7 +7,10 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.regex.Pattern;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.common.TopicPartitionReplica;
 
 public final class AdminTools {
     static final String TOOLS = "org.apache.kafka.tools.";
@@ -18,6 +21,7 @@ public final class AdminTools {
         phases.put("groups", AdminTools::groups);
         phases.put("offsets", AdminTools::offsets);
         phases.put("node", AdminTools::node);
+        phases.put("folders", AdminTools::folders);
         phases.put("perf", AdminTools::perf);
         phases.put("verifiable", AdminTools::verifiable);
         phases.put("dump_log", AdminTools::dumpLog);
@@ -129,6 +133,52 @@ public final class AdminTools {
         text = tool(0, bootstrap, TOOLS + "LeaderElectionCommand", "--election-type preferred "
                 + "--topic " + prefix + "-codecs --partition 0");
         Tools.contains(text, "Valid replica already elected", "leader-election");
+    }
+
+    /** On a broker with two data folders: a partition of the phase create goes to the other. */
+    static void folders(String bootstrap, String prefix, long baseMs) throws Exception {
+        try (Admin admin = Clients.admin(bootstrap)) {
+            int node = admin.describeCluster().nodes().get().iterator().next().id();
+            var replica = new TopicPartitionReplica(prefix + "-codecs", 0, node);
+            var dirs = admin.describeLogDirs(Set.of(node)).allDescriptions().get().get(node);
+            Expected.equal(dirs.size(), 2, "folders");
+            String text = tool(0, bootstrap, TOOLS + "LogDirsCommand", "--describe");
+            for (var dir : dirs.entrySet()) {
+                Tools.contains(text, "\"logDir\":\"" + dir.getKey() + "\"", "log-dirs");
+                long total = dir.getValue().totalBytes().getAsLong();
+                long usable = dir.getValue().usableBytes().getAsLong();
+                Expected.equal(0 < usable && usable <= total, true, usable + " of " + total);
+                long count = dir.getValue().replicaInfos().keySet().stream()
+                        .filter(tp -> tp.topic().equals(prefix + "-codecs")).count();
+                Expected.equal(count == 1 || count == 2, true, count + " in one folder");
+            }
+            String from = folderOf(admin, replica);
+            String to = dirs.keySet().stream().filter(dir -> !dir.equals(from)).findAny().get();
+            for (String dir : List.of(from, to)) {
+                var wish = Map.of(replica, dir + "/none");
+                Expected.raises("LogDirNotFoundException",
+                        () -> admin.alterReplicaLogDirs(wish).all().get(), "no such folder");
+            }
+            Path json = Files.createTempFile("millrace", ".json");
+            Files.writeString(json, "{\"version\":1,\"partitions\":[{\"topic\":\""
+                    + replica.topic() + "\",\"partition\":0,\"replicas\":[" + node
+                    + "],\"log_dirs\":[\"" + to + "\"]}]}");
+            String tool = TOOLS + "reassign.ReassignPartitionsCommand";
+            String file = "--reassignment-json-file " + json + " ";
+            Tools.contains(tool(0, bootstrap, tool, file + "--execute"),
+                    "Successfully started moving log directory", "reassign-partitions");
+            Expected.soon(() -> tool(0, bootstrap, tool, file + "--verify")
+                    .contains("completed successfully"), "reassign-partitions --verify");
+            Expected.equal(folderOf(admin, replica), to, "moved by the tool");
+            Files.delete(json);
+            admin.alterReplicaLogDirs(Map.of(replica, from)).all().get();
+            Expected.soon(() -> folderOf(admin, replica).equals(from), "moved back");
+        }
+    }
+
+    static String folderOf(Admin admin, TopicPartitionReplica replica) throws Exception {
+        return admin.describeReplicaLogDirs(Set.of(replica)).all().get().get(replica)
+                .getCurrentReplicaLogDir();
     }
 
     static void perf(String bootstrap, String prefix, long baseMs) throws Exception {
