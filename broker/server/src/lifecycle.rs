@@ -317,14 +317,14 @@ impl<I: Io> Shard<I> {
     fn change_config(&mut self, topic: &Topic) {
         let config = Arc::new(self.config.topic(&topic.config));
         self.topic_configs.insert(topic.id, Arc::clone(&config));
-        let log_config = storage::log_config(&self.config, &topic.name, &config);
         for number in 0..topic.partitions.len() {
-            if let Some(index) = self.partitions.index(partition_id(topic, number))
+            let id = partition_id(topic, number);
+            if let Some(index) = self.partitions.index(id)
                 && let Some(partition) = self.partitions.get_mut(index)
             {
                 partition.config = Arc::clone(&config);
                 if let Some(log) = &mut partition.log {
-                    log.set_config(log_config.clone());
+                    log.set_config(storage::log_config(&self.config, id, &topic.name, &config));
                 }
             }
         }

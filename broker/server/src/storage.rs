@@ -1,5 +1,6 @@
 //! Opening and closing of a shard's partitions, and the housekeeping of their files.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,7 +87,7 @@ impl<I: Io> Shard<I> {
         }
         let Self { partitions, io, shared, config, .. } = self;
         let partition = partitions.get_mut(index).expect("an index from the table");
-        let config = log_config(config, &partition.topic, &partition.config);
+        let config = log_config(config, id, &partition.topic, &partition.config);
         let mut log = match found {
             Ok(found) if found == id.topic_id => {
                 let hints = {
@@ -346,8 +347,13 @@ pub(crate) fn read_blocking<I: Io>(
     Ok(bytes)
 }
 
-/// The log's settings of a topic.
-pub(crate) fn log_config(config: &Config, topic: &str, settings: &TopicConfig) -> LogConfig {
+/// The log's settings of a partition.
+pub(crate) fn log_config(
+    config: &Config,
+    id: PartitionId,
+    topic: &str,
+    settings: &TopicConfig,
+) -> LogConfig {
     let bytes = |value: i32| u64::try_from(value).unwrap_or(0);
     let compaction = settings.cleanup_policy.compact.then_some(Compaction {
         dirty_ratio_min: settings.min_cleanable_ratio,
@@ -357,9 +363,10 @@ pub(crate) fn log_config(config: &Config, topic: &str, settings: &TopicConfig) -
     });
     // Only finished segments are compacted (Kafka: LogConfig.maxSegmentMs).
     let segment_ms_max = compaction.map_or(i64::MAX, |rules| rules.lag_ms_max);
+    let segment_ms = settings.segment_ms.min(segment_ms_max);
     LogConfig {
         segment_bytes: bytes(settings.segment_bytes),
-        segment_ms: settings.segment_ms.min(segment_ms_max),
+        segment_ms: segment_ms - jitter_ms(id, settings.segment_jitter_ms.min(segment_ms)),
         index_interval_bytes: bytes(settings.index_interval_bytes),
         segment_index_bytes: bytes(settings.segment_index_bytes),
         retention_ms: settings.retention_ms,
@@ -376,8 +383,37 @@ pub(crate) fn log_config(config: &Config, topic: &str, settings: &TopicConfig) -
     }
 }
 
+/// How much sooner than others this partition begins a new segment, so that not all do it at once.
+fn jitter_ms(id: PartitionId, most: i64) -> i64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    // Below `most`, which is positive.
+    if most <= 0 { 0 } else { (hasher.finish() % most.unsigned_abs()).cast_signed() }
+}
+
 /// Whether topics are written past the page cache: the setting, and the file system.
 pub(crate) fn writes_direct(config: &Config, folder: &Path) -> bool {
     config.own.write_mode.default_choice() != WriteMode::Buffered
         && millrace_io::probe::data_dir(folder).is_ok_and(|direct| direct.is_usable())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigMap;
+
+    #[test]
+    fn partitions_roll_at_different_times_if_asked() {
+        let config = Config::of([]).expect("defaults");
+        let roll = |partition, jitter_ms| {
+            let id = PartitionId { topic_id: millrace_wire::Uuid::ZERO, partition };
+            let mut settings = config.topic(&ConfigMap::new());
+            (settings.segment_ms, settings.segment_jitter_ms) = (1000, jitter_ms);
+            log_config(&config, id, "t", &settings).segment_ms
+        };
+        assert!((0..100).all(|partition| roll(partition, 0) == 1000));
+        let rolls: std::collections::HashSet<i64> = (0..100).map(|id| roll(id, 500)).collect();
+        assert!(rolls.len() > 50 && rolls.iter().all(|ms| (501..=1000).contains(ms)), "{rolls:?}");
+        assert!((0..100).all(|partition| roll(partition, i64::MAX) > 0));
+    }
 }

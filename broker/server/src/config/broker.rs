@@ -114,7 +114,6 @@ typed! {
         roles: Vec<String> = "process.roles",
         log_dirs: Vec<String> = "log.dirs",
         log_dir: Vec<String> = "log.dir",
-        metadata_log_dir: Option<String> = "metadata.log.dir",
         rack: Option<String> = "broker.rack",
         cpus: String = "millrace.cpus",
     }
@@ -127,9 +126,8 @@ pub struct Config {
     pub node_id: i32,
     pub rack: Option<String>,
     pub listeners: Listeners,
-    /// At least one; the first holds the metadata log unless `metadata_log_dir` says otherwise.
+    /// At least one; the first gets the metadata log of a new broker.
     pub log_dirs: Vec<PathBuf>,
-    pub metadata_log_dir: PathBuf,
     /// CPUs named by the user, sorted; empty: all that the process may use.
     pub cpus: Vec<usize>,
     pub sockets: Sockets,
@@ -254,14 +252,13 @@ impl Config {
         };
         let dirs = if raw.log_dirs.is_empty() { raw.log_dir } else { raw.log_dirs };
         let log_dirs: Vec<PathBuf> = dirs.into_iter().map(PathBuf::from).collect();
-        let Some(first_dir) = log_dirs.first() else {
+        if log_dirs.is_empty() {
             return refuse("log.dirs", "at least one data folder is needed");
-        };
+        }
         Ok(Self {
             node_id,
             rack: raw.rack,
             listeners: listener::read(&layers, &hostname())?,
-            metadata_log_dir: raw.metadata_log_dir.map_or_else(|| first_dir.clone(), PathBuf::from),
             log_dirs,
             cpus,
             sockets: Sockets::read(value),

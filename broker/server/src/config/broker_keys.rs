@@ -25,6 +25,7 @@ pub(super) const CLUSTER: &str = "matters only between the brokers of a cluster"
 const CORDON: &str = "cordoned log directories are not built";
 pub(super) const DELAY: &str = "files go at once: who still reads one holds it open";
 const DESCRIBE: &str = "DescribeTopicPartitions is not built";
+const FIRST: &str = "it is in the first of log.dirs, or in the one where it is found";
 pub(super) const G848: &str =
     "the consumer group protocol of KIP-848 is not built yet; classic groups are";
 const GROUPIO: &str = "the group coordinator writes through the partition's own shard";
@@ -38,7 +39,6 @@ const PURGE: &str = "waiting requests and housekeeping are kept by other means";
 const QUEUE: &str = "reading stops by bytes instead: queued.max.request.bytes";
 const QUOTA: &str = "quotas are not built yet";
 const SASL: &str = "SASL is not built yet";
-pub(super) const UNBUILT: &str = "it is read, and not acted on yet";
 pub(super) const SHARE: &str = "share groups are not built yet";
 const SNAP: &str = "two checkpoints are kept, and the metadata log since the older";
 pub(super) const STREAMS: &str = "streams groups are not built yet";
@@ -368,9 +368,9 @@ pub static BROKER_KEYS: &[Key] = &[
         "Milliseconds for which records are kept; -1: for ever."),
     key("log.roll.hours", Int, Some("168"), AtLeast(1), High, No, Honoured,
         "Hours after which a segment is rolled, if ms is not set."),
-    key("log.roll.jitter.hours", Int, Some("0"), AtLeast(0), High, No, Noted(UNBUILT),
+    key("log.roll.jitter.hours", Int, Some("0"), AtLeast(0), High, No, Honoured,
         "Random part, in hours, taken off the age at which segments roll, if ms is not set."),
-    key("log.roll.jitter.ms", Long, None, Any, High, Yes, Noted(UNBUILT),
+    key("log.roll.jitter.ms", Long, None, Any, High, Yes, Honoured,
         "Random part, in ms, taken off the age at which segments roll."),
     key("log.roll.ms", Long, None, Any, High, Yes, Honoured,
         "Milliseconds after which a segment is rolled."),
@@ -392,7 +392,7 @@ pub static BROKER_KEYS: &[Key] = &[
         "Most partitions of one DescribeTopicPartitions response."),
     key("message.max.bytes", Int, Some("1048588"), AtLeast(0), High, Yes, Honoured,
         "Largest record batch, as it is stored."),
-    key("metadata.log.dir", String, None, Any, High, No, Noted(UNBUILT),
+    key("metadata.log.dir", String, None, Any, High, No, Noted(FIRST),
         "Folder of the metadata log; empty: the first of `log.dirs`."),
     key("metadata.log.max.record.bytes.between.snapshots", Long, Some("20971520"), AtLeast(1), High, No, Honoured,
         "Bytes of metadata records after which a checkpoint is written."),

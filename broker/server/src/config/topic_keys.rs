@@ -1,7 +1,7 @@
 //! Every topic key of Kafka 4.3: name, type, default, range, what Millrace does with it, the broker
 //! keys it inherits from (in order, with the factor to its unit), and what it means.
 
-use super::broker_keys::{CLUSTER, DELAY, LZ4, PREALLOC, TIER, UNBUILT};
+use super::broker_keys::{CLUSTER, DELAY, LZ4, PREALLOC, TIER};
 use super::key::Kind::{self, Boolean, Double, Int, List, Long, String};
 use super::key::Range::{self, Any, AtLeast, Between, BetweenOr, OneOf, ThrottledReplicas};
 use super::key::Treatment::{self, Honoured, Noted, Refused};
@@ -116,7 +116,7 @@ pub static TOPIC_KEYS: &[Key] = &[
     topic_key("segment.index.bytes", Int, Some("10485760"), AtLeast(4), Honoured,
         &[("log.index.size.max.bytes", 1)],
         "Largest size of an offset index; a full one rolls the segment."),
-    topic_key("segment.jitter.ms", Long, Some("0"), AtLeast(0), Noted(UNBUILT),
+    topic_key("segment.jitter.ms", Long, Some("0"), AtLeast(0), Honoured,
         &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 3_600_000)],
         "Random part taken off the age at which segments roll."),
     topic_key("segment.ms", Long, Some("604800000"), AtLeast(1), Honoured,
