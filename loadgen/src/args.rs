@@ -52,7 +52,7 @@ pub enum Command {
     Churn(ChurnArgs),
     /// Start a broker, fill it, kill it, start it again: the time until it acknowledges
     Recover(RecoverArgs),
-    /// Make the index of a folder of studies, and the headline table of a page
+    /// Make the index and the pictures of a folder of studies, and the headline table of a page
     Results(ResultsArgs),
     /// Be a broker that acknowledges everything and keeps nothing, to measure a load generator
     Respond(RespondArgs),
@@ -261,6 +261,9 @@ pub struct ConsumeArgs {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub fetch: FetchArgs,
+    /// Bytes of batches a second to read at most; 0: as fast as it goes
+    #[arg(long, default_value = "0", value_parser = parse_bytes, help_heading = "Consumers")]
+    pub bytes_per_second: usize,
     /// Stop after this long even before the end
     #[arg(long, default_value = "5m", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]

@@ -1,5 +1,6 @@
 //! A broker to measure: one that is there, or one started by a command in a folder of its own.
 
+use crate::args::RunArgs;
 use crate::clock::boot_ns;
 use crate::cluster::Cluster;
 use crate::driver::worker;
@@ -45,6 +46,9 @@ pub struct BrokerSpec {
     /// Load before the first measurement.
     #[serde(skip)]
     pub warm_up: Duration,
+    /// A run that leaves its topic behind, done once when the broker has started.
+    #[serde(skip)]
+    pub fill: Option<Box<RunArgs>>,
     /// Configuration of a topic whose acks=all is to wait for the disk.
     pub durable: Vec<String>,
     /// A shell command before each measurement, such as one that changes a setting of the host.

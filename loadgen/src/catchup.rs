@@ -62,7 +62,8 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     let end = target.offsets(&mut cluster, -1)?;
     let plans = target.consumers(args.consumers, args.fanout, &begin, Some(&end));
     let options = (&args.target, &args.fetch);
-    let setup = plan::reading_setup(&mut cluster, &target, options, None, args.timeout)?;
+    let mut setup = plan::reading_setup(&mut cluster, &target, options, None, args.timeout)?;
+    setup.fetch.ns_per_byte = ns_per_byte(args, plans.len());
     let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
     let broker = BrokerProcess::from_target(&args.target);
     let (crew, mut gatherer) = run::start(setup, shares, broker, live)?;
@@ -78,7 +79,7 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     );
     gatherer.read();
     let harvests = crew.stop()?;
-    let (edges, _) = gatherer.finish();
+    let edges = gatherer.finish().edges;
     let (stats, _, seen) = run::merge(harvests);
     let (first, last) = edges.expect("it was read twice");
     // The end is noticed some milliseconds after the last batch.
@@ -113,7 +114,7 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
         bytes_per_second: stats.consumed_bytes as f64 / seconds,
         fetches: stats.fetches,
         errors,
-        errors_by_code: stats.errors.iter().map(|(kind, n)| (kind.name(), *n)).collect(),
+        errors_by_code: stats.errors_by_code(),
         broker_cpu_s_per_gb: broker.and_then(|b| per(stats.consumed_bytes, b.cpu_s * 1e9)),
         broker_cpu_us_per_record: broker.and_then(|b| per(stats.consumed, b.cpu_s * 1e6)),
         broker,
@@ -121,6 +122,14 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
         records_verified: integrity.verified,
         integrity,
     })
+}
+
+/// How long each of so many connections waits for each byte.
+fn ns_per_byte(args: &ConsumeArgs, connections: usize) -> f64 {
+    match args.bytes_per_second {
+        0 => 0.0,
+        rate => connections as f64 * 1e9 / rate as f64,
+    }
 }
 
 /// The result for a terminal.

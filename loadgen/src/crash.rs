@@ -65,16 +65,27 @@ pub struct CrashFound {
     pub invalid_reasons: Vec<String>,
     /// Of the moments.
     pub seed: u64,
+    /// Acknowledged and not there, in all rounds.
+    pub lost: u64,
+    /// Content differs from what was sent.
+    pub altered: u64,
+    /// Median over all rounds, from the kill or the thaw.
+    pub to_first_ack_ms: Option<f64>,
     /// By acknowledgement level.
     pub levels: Vec<Level>,
     /// In order.
     pub rounds: Vec<Round>,
 }
 
-/// Runs the rounds on one broker, whose data stays from round to round.
-pub fn crash(args: &CrashArgs, live: Live) -> Result<CrashFound, RunError> {
+/// `loadgen crash`: with a broker of its own.
+pub fn crash_alone(args: &CrashArgs, live: Live) -> Result<CrashFound, RunError> {
     let mut broker =
         Running::start_alone(&args.start, args.prints_pid, &args.broker_cpus, &args.folder)?;
+    crash(&mut broker, args, live)
+}
+
+/// Runs the rounds on one broker that we started, whose data stays from round to round.
+pub fn crash(broker: &mut Running, args: &CrashArgs, live: Live) -> Result<CrashFound, RunError> {
     let mut cluster = Cluster::connect(&broker.address)?;
     cluster.create_topic(ACK_TOPIC, 1, &[])?;
     cluster.wait_for_leaders(ACK_TOPIC)?;
@@ -85,7 +96,7 @@ pub fn crash(args: &CrashArgs, live: Live) -> Result<CrashFound, RunError> {
         if interrupt::is_requested() {
             break;
         }
-        let round = round(args, &mut broker, number, &mut random)?;
+        let round = round(args, broker, number, &mut random)?;
         live.show(&format!("round {}/{}: {}", number + 1, args.rounds, words_of(&round)));
         rounds.push(round);
     }
@@ -215,10 +226,15 @@ fn conclude(args: &CrashArgs, rounds: Vec<Round>) -> CrashFound {
             to_first_ack_ms: Spread::of(&times),
         }
     });
+    let sum = |of: fn(&Integrity) -> u64| rounds.iter().map(|round| of(&round.integrity)).sum();
+    let times: Vec<f64> = rounds.iter().map(|round| round.to_first_ack_ms).collect();
     CrashFound {
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
         seed: args.seed,
+        lost: sum(|integrity| integrity.lost),
+        altered: sum(|integrity| integrity.altered),
+        to_first_ack_ms: Spread::of(&times).map(|spread| spread.median),
         levels: levels.to_vec(),
         rounds,
     }

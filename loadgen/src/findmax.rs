@@ -4,9 +4,11 @@
 //! did not, then the best one again, twice: a rate that holds once by luck is lowered.
 
 use crate::args::{FindMaxArgs, RunArgs};
+use crate::clock;
 use crate::gather::Live;
 use crate::histogram::Percentiles;
 use crate::interrupt;
+use crate::machine::Facts;
 use crate::report::chart::{Chart, Scale, Series, escape};
 use crate::report::{Outcome, html, text, write_json};
 use crate::run::{self, RunError, Surroundings};
@@ -145,10 +147,15 @@ pub struct FindMaxFound {
     pub configuration: serde_json::Value,
     /// To repeat it.
     pub command: String,
+    /// When it was begun, UTC.
+    pub started: String,
+    /// The host.
+    pub machine: Facts,
 }
 
 /// Searches; the report of the highest rate goes into `at-max` in the folder.
 pub fn find_max(args: &FindMaxArgs, around: Surroundings<'_>) -> Result<FindMaxFound, RunError> {
+    let started = clock::utc_words(clock::wall_ms());
     let mut search = Search::new(args.run.rate.unwrap_or(START), 1.0 + args.resolution / 100.0);
     let mut steps: Vec<Step> = Vec::new();
     let mut best = None;
@@ -206,6 +213,8 @@ pub fn find_max(args: &FindMaxArgs, around: Surroundings<'_>) -> Result<FindMaxF
         steps,
         configuration: serde_json::to_value(&args.run).unwrap_or_default(),
         command: around.command.to_owned(),
+        started,
+        machine: Facts::read(),
     };
     write(&found, best.as_ref(), around.folder)
         .map_err(|source| RunError::Write { path: around.folder.display().to_string(), source })?;
@@ -320,12 +329,9 @@ fn page(
 fn chart(sorted: &[&Step]) -> Chart {
     type Value = fn(&Percentiles) -> Option<f64>;
     let lines: [(&str, Value); 3] = [("p50", |p| p.p50), ("p99", |p| p.p99), ("max", |p| p.max)];
-    let series = lines.map(|(name, value)| Series {
-        name: name.to_owned(),
-        points: sorted
-            .iter()
-            .filter_map(|step| Some((step.records_per_second, value(&step.response_us)?)))
-            .collect(),
+    let series = lines.map(|(name, value)| {
+        let point = |step: &&Step| Some((step.records_per_second, value(&step.response_us)?));
+        Series::new(name, sorted.iter().filter_map(point).collect())
     });
     Chart {
         title: "Response time against throughput".to_owned(),

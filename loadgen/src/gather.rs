@@ -52,6 +52,26 @@ pub struct Gatherer {
     next_exposure_ns: u64,
 }
 
+/// What was collected.
+#[derive(Debug)]
+pub struct Gathered {
+    /// Readings at the start and the end of the measured time.
+    pub edges: Option<(Reading, Reading)>,
+    /// Each interval in figures.
+    pub rows: Vec<Row>,
+    /// Each interval with its histograms.
+    pub history: History,
+}
+
+/// The intervals of the measured time.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// When measuring began, wall clock.
+    pub began_ms: i64,
+    /// From the first to the last.
+    pub intervals: Vec<Interval>,
+}
+
 /// Where progress goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Live {
@@ -310,8 +330,8 @@ impl Gatherer {
         self.meter.as_ref().is_none_or(Meter::is_alive)
     }
 
-    /// After all threads have ended: readings at the start and the end of the measured time, rows.
-    pub fn finish(mut self) -> (Option<(Reading, Reading)>, Vec<Row>) {
+    /// After all threads have ended.
+    pub fn finish(mut self) -> Gathered {
         while let Ok(interval) = self.intervals.try_recv() {
             self.merge(interval);
         }
@@ -319,13 +339,14 @@ impl Gatherer {
         let edges = self.readings.first().cloned().zip(self.readings.last().cloned());
         let timeline = self.timeline();
         let count = self.merged.keys().next_back().map_or(0, |last| last + 1);
-        let row = |index| match self.merged.get(&index) {
-            Some(interval) => self.row(interval, &timeline),
-            // No thread got to it: the client stood still.
-            None => self.row(&Interval::new(index), &timeline),
-        };
-        let rows = (0..count).map(row).collect();
-        (edges, rows)
+        let mut merged = std::mem::take(&mut self.merged);
+        // Where no thread got to an interval, the client stood still.
+        let take = |index| merged.remove(&index).unwrap_or_else(|| Interval::new(index));
+        let intervals: Vec<Interval> = (0..count).map(take).collect();
+        let rows = intervals.iter().map(|interval| self.row(interval, &timeline)).collect();
+        let began_ms =
+            self.setup.wall_ms_at_zero + (timeline.measure_start_ns / 1_000_000).cast_signed();
+        Gathered { edges, rows, history: History { began_ms, intervals } }
     }
 
     fn row(&self, interval: &Interval, timeline: &Timeline) -> Row {

@@ -51,7 +51,9 @@ pub struct Claim {
 struct State {
     /// Partition -> offset to read from.
     assigned: BTreeMap<u32, i64>,
-    /// By connection: the version it has taken over, and how far it has read.
+    /// The version in which the member last got partitions.
+    since: u64,
+    /// By connection: the version it has taken over, and how far it has read what it had since.
     positions: HashMap<u64, (u64, BTreeMap<u32, i64>)>,
 }
 
@@ -68,15 +70,27 @@ impl Claim {
         Some((self.version.load(Ordering::Acquire), mine))
     }
 
-    /// A connection says what it has taken over and how far it has read.
+    /// A connection says what it has taken over and how far it has read. What it has let go of is
+    /// remembered: it is yet to be committed.
     pub fn report(&self, connection: u64, version: u64, positions: BTreeMap<u32, i64>) {
-        self.state().positions.insert(connection, (version, positions));
+        let mut state = self.state();
+        let is_of_now = version >= state.since;
+        let (taken, read) = state.positions.entry(connection).or_default();
+        *taken = version;
+        if is_of_now {
+            read.extend(positions);
+        }
     }
 
     fn assign(&self, assigned: BTreeMap<u32, i64>) {
         let mut state = self.state();
+        let version = self.version.load(Ordering::Acquire) + 1;
+        if !assigned.is_empty() {
+            state.since = version;
+            state.positions.values_mut().for_each(|(_, read)| read.clear());
+        }
         state.assigned = assigned;
-        self.version.fetch_add(1, Ordering::Release);
+        self.version.store(version, Ordering::Release);
     }
 
     /// How far the member has read.

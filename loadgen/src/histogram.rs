@@ -1,13 +1,17 @@
 //! Latency histograms: nanoseconds in, microseconds out, and no percentile that the samples do not
 //! carry.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// Smallest time told apart and largest time kept; longer ones count as the largest.
 const LOWEST_NS: u64 = 1_000;
 const HIGHEST_NS: u64 = 3_600_000_000_000;
+const DIGITS: u8 = 3;
 /// A percentile is refused with fewer samples beyond it.
 const SAMPLES_BEYOND_MIN: f64 = 10.0;
 
@@ -38,19 +42,14 @@ pub struct Percentiles {
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self::new(3)
-    }
-}
-
-impl Latencies {
-    /// An empty histogram with this many significant digits.
-    pub fn new(digits: u8) -> Self {
-        let mut counts = Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, digits)
+        let mut counts = Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, DIGITS)
             .expect("bounds are in order and digits at most 5");
         counts.auto(false);
         Self { counts }
     }
+}
 
+impl Latencies {
     /// Adds one time.
     pub fn record(&mut self, ns: u64) {
         self.record_n(ns, 1);
@@ -61,7 +60,7 @@ impl Latencies {
         self.counts.saturating_record_n(ns, count);
     }
 
-    /// Adds all samples of another histogram of the same digits.
+    /// Adds all samples of another histogram.
     pub fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts).expect("histograms have the same bounds");
     }
@@ -122,8 +121,31 @@ impl Latencies {
             .collect()
     }
 
+    /// The head of an interval log that begins at a wall-clock time, as HdrHistogram's readers want
+    /// it: times are seconds from there, the largest value is told in milliseconds.
+    pub fn write_hlog_head(began_ms: i64, out: &mut impl Write) -> io::Result<()> {
+        let began_s = began_ms as f64 / 1e3;
+        let utc = crate::clock::utc_words(began_ms);
+        writeln!(out, "#[Histogram log format version 1.3]")?;
+        writeln!(out, "#[StartTime: {began_s:.3} (seconds since epoch), {utc}]")?;
+        writeln!(out, "#[BaseTime: {began_s:.3} (seconds since epoch)]")?;
+        writeln!(
+            out,
+            "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\""
+        )
+    }
+
+    /// One line of it: the samples of an interval, in nanoseconds.
+    pub fn write_hlog(&self, start_s: f64, seconds: f64, out: &mut impl Write) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        let written = V2DeflateSerializer::new().serialize(&self.counts, &mut bytes);
+        written.map_err(io::Error::other)?;
+        let max_ms = self.counts.max() as f64 / 1e6;
+        writeln!(out, "{start_s:.3},{seconds:.3},{max_ms:.3},{}", STANDARD.encode(bytes))
+    }
+
     /// Writes the percentile distribution as the HdrHistogram plotters read it, in microseconds.
-    pub fn write_hgrm(&self, out: &mut impl Write) -> std::io::Result<()> {
+    pub fn write_hgrm(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
             "{:>12} {:>14} {:>10} {:>14}\n",

@@ -171,7 +171,7 @@ fn find_max(args: &FindMaxArgs, command: &str) -> Result<ExitCode, RunError> {
 }
 
 fn crash(args: &CrashArgs) -> Result<ExitCode, RunError> {
-    let found = crash::crash(args, Live::detect())?;
+    let found = crash::crash_alone(args, Live::detect())?;
     finish(&found, found.valid, args.json.as_deref(), &crash::words(&found))
 }
 
@@ -195,8 +195,9 @@ fn results(args: &ResultsArgs) -> Result<ExitCode, RunError> {
     let page = page.map_err(|source| write_error(&args.page, source))?;
     let index = results::index(&args.folder).map_err(RunError::Options)?;
     let with_headline = results::with_headline(&args.folder, &page).map_err(RunError::Options)?;
-    for (path, text) in [(args.folder.join("README.md"), index), (args.page.clone(), with_headline)]
-    {
+    let mut made = results::pictures(&args.folder).map_err(RunError::Options)?;
+    made.extend([(args.folder.join("README.md"), index), (args.page.clone(), with_headline)]);
+    for (path, text) in made {
         if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
             continue;
         }

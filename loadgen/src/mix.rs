@@ -38,6 +38,11 @@ pub fn fill(args: &RunArgs, topic: &str, around: Surroundings<'_>) -> Result<(),
         let errors = filled.errors;
         return Err(RunError::Options(format!("{errors} batches of the backlog failed")));
     }
+    if args.mix.backlog_cold == Switch::On {
+        rustix::fs::sync();
+        std::fs::write("/proc/sys/vm/drop_caches", "1")
+            .map_err(|error| RunError::Options(format!("--backlog-cold: {error}")))?;
+    }
     Ok(())
 }
 
@@ -57,6 +62,7 @@ impl ColdReaders {
             consumers: args.mix.cold_readers,
             fanout: 1,
             fetch: args.fetch.clone(),
+            bytes_per_second: args.mix.cold_bytes_per_second,
             timeout: args.duration + PATIENCE,
             json: None,
         };

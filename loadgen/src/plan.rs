@@ -256,6 +256,7 @@ fn fetch_setup(
         wait_ms: args.fetch_wait_ms,
         is_verified: args.verify == Switch::On,
         run,
+        ns_per_byte: 0.0,
     })
 }
 

@@ -310,14 +310,10 @@ fn chart(
 ) -> Chart {
     let series = ACKS
         .iter()
-        .map(|acks| Series {
-            name: format!("acks={}", acks.word()),
-            points: matrix
-                .cells
-                .iter()
-                .filter(|cell| cell.acks == acks.word())
-                .filter_map(|cell| Some((f64::from(cell.batch_records), value(cell)?)))
-                .collect(),
+        .map(|acks| {
+            let cells = matrix.cells.iter().filter(|cell| cell.acks == acks.word());
+            let point = |cell: &Cell| Some((f64::from(cell.batch_records), value(cell)?));
+            Series::new(format!("acks={}", acks.word()), cells.filter_map(point).collect())
         })
         .collect();
     Chart {

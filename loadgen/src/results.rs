@@ -1,6 +1,8 @@
-//! `loadgen results`: the index of a folder of studies, and the headline table of a page, made from
-//! the studies' own reports. What people add stands in `notes.md` files and is copied as it is.
+//! `loadgen results`: the index of a folder of studies, their pictures, and the headline table of a
+//! page, made from the studies' own reports. What people add stands in `notes.md` files and is
+//! copied as it is.
 
+use crate::study::curve;
 use crate::study::metric::{Metric, number};
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,10 +38,7 @@ struct HeadlineRow {
 /// The index of `folder`: README.md in it.
 pub fn index(folder: &Path) -> Result<String, String> {
     let mut text = read(&folder.join("notes.md"))?;
-    let mut studies = Vec::new();
-    find(folder, &mut studies)?;
-    studies.sort();
-    for study in &studies {
+    for study in &studies(folder)? {
         let name = relative(folder, study);
         let _ = writeln!(text, "\n## {name}");
         if study.join("report.json").exists() {
@@ -50,6 +49,16 @@ pub fn index(folder: &Path) -> Result<String, String> {
         }
     }
     Ok(text)
+}
+
+/// The curves of all studies of `folder`: file, SVG.
+pub fn pictures(folder: &Path) -> Result<Vec<(PathBuf, String)>, String> {
+    let mut all = Vec::new();
+    for study in studies(folder)?.iter().filter(|study| study.join("report.json").exists()) {
+        let pictures = curve::pictures(&json(&study.join("report.json"))?);
+        all.extend(pictures.into_iter().map(|(name, svg)| (study.join(name), svg)));
+    }
+    Ok(all)
 }
 
 /// The page `text` with the headline of `folder` between its marks.
@@ -91,6 +100,13 @@ fn headline(folder: &Path) -> Result<String, String> {
         let _ = writeln!(text, " `{}` |", row.folder);
     }
     Ok(text)
+}
+
+fn studies(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut studies = Vec::new();
+    find(folder, &mut studies)?;
+    studies.sort();
+    Ok(studies)
 }
 
 /// Folders with a report or notes, but not the single measurements within a study.

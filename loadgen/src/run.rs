@@ -9,14 +9,14 @@ use crate::driver::stats::{Progress, Stats};
 use crate::driver::worker::{self, Harvest, Share, WorkerError};
 use crate::driver::{ConsumerPlan, ProducerPlan, Setup, Timeline};
 use crate::flushes::FlushCounter;
-use crate::gather::{Gatherer, Live, Reading};
+use crate::gather::{Gathered, Gatherer, Live, Reading};
 use crate::group::{Group, GroupFound, GroupPlan};
 use crate::interrupt;
 use crate::judge::{Circumstances, is_cost_valid, judge};
 use crate::machine::{Facts, Noise};
 use crate::mix::{self, ColdReaders};
 use crate::plan::{self, Target};
-use crate::report::{BrokerCost, Outcome, Report, Row};
+use crate::report::{BrokerCost, Outcome, Report};
 use crate::verify::{Integrity, SentStream, Tracker, settle};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -187,8 +187,7 @@ struct Loaded {
     sent: u64,
     /// Length of the measured time as it was.
     seconds: f64,
-    edges: Option<(Reading, Reading)>,
-    rows: Vec<Row>,
+    gathered: Gathered,
     about: Circumstances,
     group: Option<GroupFound>,
     catch_up: Option<CatchUp>,
@@ -249,8 +248,8 @@ fn load(
     let (is_sent, mut is_drained) = drive(args, &crew, &mut gatherer, has_tail);
     let harvests = crew.stop()?;
     let has_broker_ended = !gatherer.is_broker_alive();
-    let (edges, rows) = gatherer.finish();
-    let seconds = measured_seconds(edges.as_ref(), &timeline);
+    let gathered = gatherer.finish();
+    let seconds = measured_seconds(gathered.edges.as_ref(), &timeline);
     let (mut stats, sent, mut seen) = merge(harvests);
     let catch_up = cold.map(ColdReaders::finish).transpose()?;
     let unread = group.as_ref().map(|group| group.seen.drain()).unwrap_or_default();
@@ -282,7 +281,7 @@ fn load(
     };
     let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
     let sent = sent.iter().map(|stream| stream.sent).sum();
-    Ok(Loaded { stats, integrity, sent, seconds, edges, rows, about, group, catch_up })
+    Ok(Loaded { stats, integrity, sent, seconds, gathered, about, group, catch_up })
 }
 
 /// Takes the threads through the measured time and what comes after it; whether all was sent and
@@ -393,7 +392,8 @@ fn conclude(
     started: i64,
     noise: [Noise; 2],
 ) -> Outcome {
-    let Loaded { stats, integrity, sent, seconds, edges, rows, about, group, catch_up } = loaded;
+    let Loaded { stats, integrity, sent, seconds, about, group, catch_up, .. } = loaded;
+    let Gathered { edges, rows, history } = loaded.gathered;
     let per = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
     let costs = edges.map_or_else(Costs::default, |edges| costs(&edges));
     let broker = costs.broker;
@@ -406,12 +406,7 @@ fn conclude(
         records_per_second: stats.records as f64 / seconds,
         bytes_per_second: stats.bytes as f64 / seconds,
         errors: stats.errors.values().sum(),
-        errors_by_code: stats
-            .errors
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|(failure, count)| (failure.name(), *count))
-            .collect(),
+        errors_by_code: stats.errors_by_code(),
         retries: stats.retries,
         records_verified: integrity.verified,
         records_sent: sent,
@@ -454,7 +449,7 @@ fn conclude(
     report.valid = report.invalid_reasons.is_empty();
     report.cost_valid = is_cost_valid(&report.invalid_reasons);
     let Stats { response, service, end_to_end, .. } = stats;
-    Outcome { report, response, service, end_to_end }
+    Outcome { report, response, service, end_to_end, history }
 }
 
 /// What a measured time cost.

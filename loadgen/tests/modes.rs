@@ -11,6 +11,7 @@ use loadgen::cluster::Cluster;
 use loadgen::gather::Live;
 use loadgen::keys::KeySpread;
 use loadgen::schedule::Spread;
+use millrace_client::Member;
 use millrace_client::membership::committed_offsets;
 use millrace_client::partitioner::partition_of;
 use millrace_wire::batch;
@@ -51,6 +52,37 @@ fn members_of_a_group_share_the_partitions_and_commit_what_they_read() {
 }
 
 #[test]
+fn a_group_that_rebalances_under_load_still_sees_every_record() {
+    let (broker, name, topic) = (Broker::start(), "shaken", "shaken".to_owned());
+    let mut args = args_for(&broker.address());
+    (args.partitions, args.consumers, args.duration) = (6, 2, Duration::from_secs(12));
+    (args.topic, args.mix.group) = (Some(topic.clone()), Some(name.to_owned()));
+    args.mix.commit_every = Duration::from_millis(100);
+    let report = std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&args).report);
+        let mut cluster = Cluster::connect(&broker.address()).expect("it answers");
+        // Once the group has committed its members are at work.
+        let has_begun = |cluster: &mut Cluster| {
+            committed_offsets(cluster.client(), name).is_ok_and(|offsets| !offsets.is_empty())
+        };
+        while !has_begun(&mut cluster) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // A stranger takes a share, reads nothing of it, commits nothing, and leaves.
+        let mut stranger = Member::new(name, &[topic]);
+        stranger.join(cluster.client()).expect("the others let it in");
+        assert_eq!(stranger.assigned().len(), 2);
+        stranger.leave(cluster.client()).expect("it may");
+        running.join().expect("no panic")
+    });
+    let group = report.group.expect("there is one");
+    assert!(group.rebalances >= 2, "one came, one left: {group:?}");
+    assert!(report.end_to_end_us.max > Some(0.0) && report.records_sent > 1_000);
+    assert_eq!(report.records_verified, report.records_sent, "{:?}", report.integrity);
+    assert_eq!(report.integrity.duplicated, 0, "{:?}", report.integrity);
+}
+
+#[test]
 fn a_backlog_is_read_beside_the_load() {
     let broker = Broker::start();
     let mut args = args_for(&broker.address());
@@ -63,6 +95,12 @@ fn a_backlog_is_read_beside_the_load() {
     // The tail is verified as ever: the backlog is not part of the run.
     assert_eq!(report.records_verified, report.records_sent, "{:?}", report.integrity);
     assert!(report.records_sent < 5_000, "{}", report.records_sent);
+    // Two readers keep to the rate they are given together, a batch at a time.
+    (args.mix.backlog_bytes, args.mix.cold_bytes_per_second) = (2_000_000, 1_000_000);
+    args.fetch.fetch_max_bytes = 1;
+    let slow = run(&args).report.catch_up.expect("there are readers");
+    assert!(slow.valid && slow.records >= 20_000, "{slow:?}");
+    assert!(slow.bytes_per_second < 1_300_000.0, "{slow:?}");
 }
 
 fn churn(address: &str, of: &str) -> ChurnFound {

@@ -44,7 +44,7 @@ fn crash_with(start: &str, options: &[&str]) -> CrashFound {
     let words = ["crash", "--start", start, "--folder", &place, "--duration", "2s"];
     let Asked::Crash(mut args) = parse(&[&words[..], options].concat()) else { panic!("crash") };
     (args.rate, args.record_bytes) = (1_000.0, 100);
-    crash::crash(&args, Live::Silent).expect("the broker starts")
+    crash::crash_alone(&args, Live::Silent).expect("the broker starts")
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn the_smoke_study_does_every_kind_of_work_and_counts_right() {
         }
         runs.push((name, report));
     }
-    assert_eq!(runs.len(), 6 + 6, "{:?}", runs.iter().map(|run| &run.0).collect::<Vec<_>>());
+    assert_eq!(runs.len(), 6 + 7, "{:?}", runs.iter().map(|run| &run.0).collect::<Vec<_>>());
     let of = |name: &str| {
         let run = runs.iter().find(|run| run.0 == name);
         &run.unwrap_or_else(|| panic!("{name} was measured")).1

@@ -12,6 +12,9 @@ fn the_index_and_the_headline_are_those_of_the_studies() {
     let index = results::index(&folder).expect("sound reports");
     assert!(index.contains("broker CPU, s/GB"), "{index}");
     assert!(index == read(&folder.join("README.md")), "run `loadgen results` and commit");
+    for (path, svg) in results::pictures(&folder).expect("sound reports") {
+        assert!(read(&path) == svg, "{}: run `loadgen results` and commit", path.display());
+    }
     let text = read(&page);
     let made = results::with_headline(&folder, &text).expect("sound reports");
     assert!(made == text, "run `loadgen results` and commit");

@@ -9,7 +9,7 @@ mod harness;
 mod proxy;
 
 use fake::{Fake, Fault};
-use harness::{args, args_for, run};
+use harness::{args, args_for, interval_log, run};
 use loadgen::args::{Acks, Codec, RunArgs, Switch};
 use loadgen::histogram::Latencies;
 use proxy::Proxy;
@@ -164,6 +164,32 @@ fn histograms_agree_with_a_sorted_list_of_the_same_samples() {
             assert_eq!(latencies.count_above_us(1e3), above);
         }
     }
+}
+
+/// What HdrHistogram 2.2.2 for Java writes of the same samples, and what a reader makes of both.
+#[test]
+fn an_interval_log_is_that_of_hdrhistogram_for_java() {
+    let mut ours = Vec::new();
+    Latencies::write_hlog_head(1_700_000_000_123, &mut ours).expect("a vector takes it");
+    let mut x = 42_u64;
+    for start_s in [0.0, 0.5, 1.0] {
+        let mut latencies = Latencies::default();
+        for _ in 0..1_000 {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            latencies.record(1_000 + (((x >> 33) % 1_000_000) << ((x >> 20) & 7)));
+        }
+        latencies.write_hlog(start_s, 0.5, &mut ours).expect("a vector takes it");
+    }
+    let ours = String::from_utf8(ours).expect("text");
+    let java = include_str!("vectors/hdrhistogram-2.2.2.hlog");
+    assert_eq!(interval_log(&ours), interval_log(java));
+    assert_eq!(interval_log(java).len(), 3);
+    // All but the packed samples, and the date in words.
+    let heads = |text: &str| -> Vec<String> {
+        let heads = text.lines().map(|line| line.rsplit_once(',').map_or(line, |cut| cut.0));
+        heads.map(str::to_owned).collect()
+    };
+    assert_eq!(heads(&ours), heads(java));
 }
 
 #[test]

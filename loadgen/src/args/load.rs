@@ -1,7 +1,7 @@
 //! Options of a load beyond its rate and batches: what records look like, where they go, who else
 //! reads.
 
-use super::{as_seconds, parse_bytes, parse_duration};
+use super::{Switch, as_seconds, parse_bytes, parse_duration};
 use crate::keys::KeySpread;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -57,7 +57,15 @@ pub struct MixArgs {
     /// Consumers that read the topic from its beginning while the load runs
     #[arg(long, default_value_t = 0, help_heading = "Consumers")]
     pub cold_readers: u32,
+    /// Bytes of batches a second that they read together at most, so that they leave the client's
+    /// CPU to the load; 0: as fast as it goes
+    #[arg(long, default_value = "0", value_parser = parse_bytes, help_heading = "Consumers")]
+    pub cold_bytes_per_second: usize,
     /// Value bytes to write before the load, for them; suffixes k to GiB
     #[arg(long, default_value = "0", value_parser = parse_bytes, help_heading = "Consumers")]
     pub backlog_bytes: usize,
+    /// Empty the host's page cache after the backlog was written, so that it is read from the disk:
+    /// needs root
+    #[arg(long, default_value = "off", help_heading = "Consumers")]
+    pub backlog_cold: Switch,
 }

@@ -13,13 +13,17 @@ use std::time::Duration;
 pub struct StudyArgs {
     /// The study: a TOML file, or a preset: acks0-latency, acks1-latency, acksall-latency,
     /// acks-x-batching, throughput-1k, small-batch-cpu, many-partitions, keyed-100-producers,
-    /// catchup-mix, fanout-8, group-8, idle-1000, retention-soak, churn, linger, batch-size,
+    /// catchup-mix, fanout-8, group-8, idle-1000, retention-soak, churn, crash, linger, batch-size,
     /// partitions, connections, codecs, fanout
     pub file: PathBuf,
     /// A broker that runs already, besides those of the file: NAME=HOST:PORT or
     /// NAME=HOST:PORT@PID, repeatable
     #[arg(long)]
     pub broker: Vec<String>,
+    /// A broker to start, besides those of the file: NAME=COMMAND, a shell command that becomes the
+    /// broker and is given PORT, DIR (an empty folder) and CPUS; repeatable
+    #[arg(long)]
+    pub start: Vec<String>,
     /// CPUs for the client, instead of the file's
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
@@ -260,7 +264,7 @@ pub struct ChurnArgs {
 /// The options of `loadgen results`.
 #[derive(Args, Clone, Debug)]
 pub struct ResultsArgs {
-    /// Folder of the studies; its README.md is made
+    /// Folder of the studies; its README.md is made, and the pictures of each study's curves
     #[arg(default_value = "bench-results")]
     pub folder: PathBuf,
     /// Page whose headline table is made, between its marks

@@ -59,6 +59,8 @@ pub struct Consumer {
     places: BTreeMap<i32, usize>,
     /// The reading that comes first in the next fetch.
     first: usize,
+    /// Answers so far.
+    bytes: u64,
     request: Writer,
     written: usize,
     correlation_id: i32,
@@ -89,6 +91,7 @@ impl Consumer {
             places: places(&readings),
             readings,
             first: 0,
+            bytes: 0,
             request: Writer::new(),
             written: 0,
             correlation_id: 0,
@@ -128,6 +131,10 @@ impl Consumer {
     /// Takes over what the group has given or taken, and tells it how far each partition was read.
     fn follow_group(&mut self, setup: &Setup) {
         let Some(Membership { connection, claim, seen, led }) = &self.membership else { return };
+        let positions = |readings: &[Reading]| -> BTreeMap<u32, i64> {
+            readings.iter().map(|reading| (reading.partition, reading.checked)).collect()
+        };
+        let mut read = positions(&self.readings);
         if let Some((version, mut given)) = claim.changed_since(self.version, led) {
             self.version = version;
             for reading in std::mem::take(&mut self.readings) {
@@ -145,9 +152,9 @@ impl Consumer {
                 self.readings.push(Reading::new(offset, None, tracker));
             }
             self.places = places(&self.readings);
+            read.extend(positions(&self.readings));
         }
-        let read = self.readings.iter().map(|reading| (reading.partition, reading.checked));
-        claim.report(*connection, self.version, read.collect());
+        claim.report(*connection, self.version, read);
     }
 
     /// Sends the next fetch if none is under way, connects again if need be. Returns whether there
@@ -270,7 +277,7 @@ impl Consumer {
         let Some(place) = link.next_frame().map_err(|_| Failure::Malformed)? else {
             return if is_open { Ok(()) } else { Err(Failure::ConnectionLost) };
         };
-        let now_ns = setup.clock.now_ns();
+        let (now_ns, place_bytes) = (setup.clock.now_ns(), place.len());
         let link = &*link;
         let (correlation_id, answer): (i32, FetchResponse<'_>) =
             frame::decode(link.frame(place), setup.fetch.version)
@@ -291,9 +298,13 @@ impl Consumer {
                 }
             }
         }
+        self.bytes += place_bytes as u64;
+        let allowed_ns = (self.bytes as f64 * setup.fetch.ns_per_byte) as u64;
         // The next fetch leaves before this answer is checked: the broker works meanwhile.
         if has_failed {
             self.next_fetch_ns = Some(now_ns + RETRY_DELAY_NS);
+        } else if allowed_ns > now_ns {
+            self.next_fetch_ns = Some(allowed_ns);
         } else {
             self.send_fetch(link, setup)?;
         }

@@ -157,6 +157,8 @@ pub struct FetchSetup {
     pub is_verified: bool,
     /// The run whose records count; `None`: the first one met.
     pub run: Option<u32>,
+    /// Of a connection, for each byte read since the clock's zero; 0.0: as fast as it goes.
+    pub ns_per_byte: f64,
 }
 
 /// A producer connection to make.

@@ -51,7 +51,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// An empty interval; its histograms have two digits, enough for a chart.
+    /// An empty interval.
     pub fn new(index: u64) -> Self {
         Self {
             index,
@@ -59,8 +59,8 @@ impl Interval {
             bytes: 0,
             consumed: 0,
             errors: 0,
-            response: Latencies::new(2),
-            end_to_end: Latencies::new(2),
+            response: Latencies::default(),
+            end_to_end: Latencies::default(),
         }
     }
 
@@ -225,6 +225,12 @@ impl Stats {
     pub fn on_failure(&mut self, failure: Failure, count: u64) {
         *self.errors.entry(failure).or_default() += count;
         self.interval.errors += count;
+    }
+
+    /// What failed, by its name.
+    pub fn errors_by_code(&self) -> BTreeMap<String, u64> {
+        let some = self.errors.iter().filter(|(_, count)| **count > 0);
+        some.map(|(failure, count)| (failure.name(), *count)).collect()
     }
 
     /// The interval that has ended by `now_ns`, if one has.

@@ -9,9 +9,11 @@ const LEFT: f64 = 74.0;
 const RIGHT: f64 = 28.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 44.0;
+/// Of a line of the legend.
+const LINE: f64 = 16.0;
 /// Okabe and Ito's palette, which colour-blind people can tell apart; dashes help in print.
-const STYLES: [(&str, &str); 4] =
-    [("#0072b2", ""), ("#d55e00", "6 3"), ("#009e73", "2 2"), ("#cc79a7", "9 3 2 3")];
+const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const DASHES: [&str; 6] = ["", "6 3", "2 2", "9 3 2 3", "12 4", "2 5"];
 
 /// How a coordinate is spread over its axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,20 @@ pub struct Series {
     pub name: String,
     /// (x, y).
     pub points: Vec<(f64, f64)>,
+    /// Number of its colour and of its dashes; `None`: by its place among the lines.
+    pub style: Option<(usize, usize)>,
+}
+
+impl Series {
+    /// With a style by its place.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { name: name.into(), points, style: None }
+    }
+
+    fn style(&self, place: usize) -> (&'static str, &'static str) {
+        let (colour, dashes) = self.style.unwrap_or((place, place));
+        (COLOURS[colour % COLOURS.len()], DASHES[dashes % DASHES.len()])
+    }
 }
 
 /// A chart.
@@ -50,6 +66,21 @@ pub struct Chart {
     pub x_words: fn(f64) -> String,
     /// The lines; those without points are left out.
     pub series: Vec<Series>,
+}
+
+/// Where a chart's parts lie, which depends on the lines of its legend.
+struct Frame {
+    x: Axis,
+    y: Axis,
+    top: f64,
+    bottom: f64,
+}
+
+impl Frame {
+    fn at(&self, (x, y): (f64, f64)) -> (f64, f64) {
+        let across = LEFT + self.x.place(x) * (WIDTH - LEFT - RIGHT);
+        (across, self.bottom - self.y.place(y) * (self.bottom - self.top))
+    }
 }
 
 struct Axis {
@@ -115,19 +146,26 @@ impl Chart {
         }
         let all = || drawn.iter().flat_map(|series| series.points.iter());
         let mut x = Axis::new(self.x_scale, all().map(|point| point.0));
-        if self.x_scale == Scale::Linear {
-            // Time ends where it ends.
-            x.high = all().map(|point| point.0).fold(1e-9, f64::max);
+        // Time ends where it ends.
+        let x_max = all().map(|point| point.0).fold(1e-9, f64::max);
+        match self.x_scale {
+            Scale::Linear => x.high = x_max,
+            Scale::Log => x.high = x_max.log10().max(x.low + 0.1),
+            Scale::Nines => {}
         }
         let y = Axis::new(self.y_scale, all().map(|point| point.1));
+        let legend = places(drawn.iter().map(|series| series.name.as_str()));
+        let more = legend.last().map_or(0.0, |place| place.1);
+        let height = HEIGHT + more;
+        let frame = Frame { x, y, top: TOP + more, bottom: height - BOTTOM };
         let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"{0}\">\
+            "<svg viewBox=\"0 0 {WIDTH} {height}\" role=img aria-label=\"{0}\">\
              <text x=4 y=16 class=title>{0}</text>\n",
             escape(&self.title)
         );
-        self.draw_axes(&mut svg, &x, &y);
-        for (index, series) in drawn.iter().enumerate() {
-            self.draw_series(&mut svg, &x, &y, index, series);
+        self.draw_axes(&mut svg, &frame);
+        for (place, (series, at)) in drawn.iter().zip(legend).enumerate() {
+            self.draw_series(&mut svg, &frame, series, series.style(place), at);
         }
         svg.push_str("</svg>\n");
         svg
@@ -139,16 +177,16 @@ impl Chart {
             .grid{stroke:#ddd}.line{fill:none;stroke-width:2}.ytick{text-anchor:end;fill:#555}\
             .xtick{text-anchor:middle;fill:#555}.hover circle{fill:transparent}";
         let back =
-            format!("<style>{STYLE}</style><rect width={WIDTH} height={HEIGHT} fill=#fff />");
+            format!("<style>{STYLE}</style><rect width={WIDTH} height=\"100%\" fill=#fff />");
         let svg = self.svg().replacen('>', &format!(">{back}"), 1);
         // Attributes without quotes are HTML's, not XML's.
         quoted(&svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1))
     }
 
-    fn draw_axes(&self, svg: &mut String, x: &Axis, y: &Axis) {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        for tick in y.ticks() {
-            let at = y_at(y, tick);
+    fn draw_axes(&self, svg: &mut String, frame: &Frame) {
+        let (right, top, bottom) = (WIDTH - RIGHT, frame.top, frame.bottom);
+        for tick in frame.y.ticks() {
+            let (_, at) = frame.at((0.0, tick));
             let words = escape(&(self.y_words)(tick));
             let _ = writeln!(
                 svg,
@@ -158,29 +196,35 @@ impl Chart {
                 at + 4.0
             );
         }
-        for tick in x.ticks() {
-            let at = x_at(x, tick);
+        for tick in frame.x.ticks() {
+            let (at, _) = frame.at((tick, 0.0));
             let words = escape(&(self.x_words)(tick));
             let _ = writeln!(
                 svg,
-                "<path d=\"M{at:.1} {TOP}V{bottom}\" class=grid />\
+                "<path d=\"M{at:.1} {top}V{bottom}\" class=grid />\
                  <text x={at:.1} y={:.1} class=xtick>{words}</text>",
                 bottom + 16.0
             );
         }
         let middle = (LEFT + right) / 2.0;
         let label = escape(&self.x_label);
-        let _ =
-            writeln!(svg, "<text x={middle:.1} y={:.1} class=xtick>{label}</text>", HEIGHT - 8.0);
+        let at = bottom + BOTTOM - 8.0;
+        let _ = writeln!(svg, "<text x={middle:.1} y={at:.1} class=xtick>{label}</text>");
     }
 
-    fn draw_series(&self, svg: &mut String, x: &Axis, y: &Axis, index: usize, series: &Series) {
-        let (colour, dashes) = STYLES[index % STYLES.len()];
+    fn draw_series(
+        &self,
+        svg: &mut String,
+        frame: &Frame,
+        series: &Series,
+        (colour, dashes): (&str, &str),
+        (legend_x, legend_y): (f64, f64),
+    ) {
         let name = escape(&series.name);
         let mut path = String::new();
         let mut hover = String::new();
         for (place, &(px, py)) in series.points.iter().enumerate() {
-            let (cx, cy) = (x_at(x, px), y_at(y, py));
+            let (cx, cy) = frame.at((px, py));
             let letter = if place == 0 { 'M' } else { 'L' };
             let _ = write!(path, "{letter}{cx:.1} {cy:.1}");
             let words = format!("{name}: {} at {}", (self.y_words)(py), (self.x_words)(px));
@@ -190,16 +234,31 @@ impl Chart {
                 escape(&words)
             );
         }
-        let legend_x = LEFT + 104.0 * index as f64;
         let _ = writeln!(
             svg,
             "<path d=\"{path}\" class=line stroke=\"{colour}\" stroke-dasharray=\"{dashes}\" />\
-             <path d=\"M{legend_x} 34h22\" class=line stroke=\"{colour}\" \
-             stroke-dasharray=\"{dashes}\" /><text x={:.1} y=38 class=legend>{name}</text>\n\
+             <path d=\"M{legend_x:.1} {:.1}h22\" class=line stroke=\"{colour}\" \
+             stroke-dasharray=\"{dashes}\" /><text x={:.1} y={:.1} class=legend>{name}</text>\n\
              <g class=hover>{hover}</g>",
-            legend_x + 28.0
+            legend_y + 34.0,
+            legend_x + 28.0,
+            legend_y + 38.0
         );
     }
+}
+
+/// Where the names of a legend go, in as many lines as they need: across, and down from the first.
+fn places<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(f64, f64)> {
+    let (mut x, mut y) = (LEFT, 0.0);
+    let places = names.map(|name| {
+        let width = 40.0 + 6.6 * name.chars().count() as f64;
+        if x > LEFT && x + width > WIDTH {
+            (x, y) = (LEFT, y + LINE);
+        }
+        x += width;
+        (x - width, y)
+    });
+    places.collect()
 }
 
 /// Values as dots on one axis from 0, a strip for each name; `limit` is a line across.
@@ -226,7 +285,10 @@ pub fn strips(
         escape(title)
     );
     for tick in axis.ticks() {
-        let (x, y, tick) = (at(tick), bottom + 16.0, escape(&words(tick)));
+        let (x, y, mut tick) = (at(tick), bottom + 16.0, escape(&words(tick)));
+        if tick.contains('.') {
+            tick.truncate(tick.trim_end_matches('0').trim_end_matches('.').len());
+        }
         let _ = writeln!(
             svg,
             "<path d=\"M{x:.1} {TOP}V{bottom}\" class=grid />\
@@ -243,7 +305,7 @@ pub fn strips(
     }
     for (place, (name, values)) in strips.iter().enumerate() {
         let y = TOP + STRIP * (place as f64 + 0.5);
-        let (colour, _) = STYLES[place % STYLES.len()];
+        let colour = COLOURS[place % COLOURS.len()];
         let _ = writeln!(svg, "<text x=4 y={:.1}>{}</text>", y + 4.0, escape(name));
         for (repeat, &value) in values.iter().enumerate() {
             let (x, shown) = (at(value), escape(&words(value)));
@@ -258,14 +320,6 @@ pub fn strips(
     }
     svg.push_str("</svg>\n");
     svg
-}
-
-fn x_at(axis: &Axis, value: f64) -> f64 {
-    LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT)
-}
-
-fn y_at(axis: &Axis, value: f64) -> f64 {
-    HEIGHT - BOTTOM - axis.place(value) * (HEIGHT - TOP - BOTTOM)
 }
 
 /// Puts quotes around the values of attributes that have none.
@@ -341,8 +395,9 @@ mod tests {
     #[test]
     fn no_text_of_a_chart_is_cut_off() {
         let points: Vec<(f64, f64)> = vec![(0.0, 150.0), (0.999, 12_000_000.0)];
-        let series = ["response", "end to end", "service"]
-            .map(|name| Series { name: name.to_owned(), points: points.clone() });
+        // Some wide enough for a line of their own.
+        let series = ["response", "end to end", "service", "Apache Kafka acks=all flush=each"]
+            .map(|name| Series::new(name, points.clone()));
         for x_scale in [Scale::Linear, Scale::Log, Scale::Nines] {
             let chart = Chart {
                 title: "Median end-to-end time at the fixed rate".to_owned(),
@@ -390,7 +445,7 @@ mod tests {
             y_scale: Scale::Log,
             y_words: |y| format!("{y} us"),
             x_words: |x| format!("{x} s"),
-            series: vec![Series { name: "p50".to_owned(), points: vec![(1.0, 10.0), (2.0, 70.0)] }],
+            series: vec![Series::new("p50", vec![(1.0, 10.0), (2.0, 70.0)])],
         };
         let svg = chart.svg();
         assert!(svg.contains("a &lt; b") && svg.contains("p50: 70 us at 2 s"));

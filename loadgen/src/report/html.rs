@@ -16,7 +16,7 @@ td,th{padding:.15rem .7rem .15rem 0;text-align:right;border-bottom:1px solid #dd
 td:first-child,th:first-child,.text td,tr.work th{text-align:left}\
 .wide .study td:first-child,.wide .study td:nth-last-child(2){white-space:normal;min-width:6.5rem}\
 small{color:#555}\
-.text td:first-child{white-space:nowrap;vertical-align:top}.work th{padding-top:.7rem;border-bottom:2px solid #999}\
+.text td{overflow-wrap:anywhere}.text td:first-child{white-space:nowrap;overflow-wrap:normal;vertical-align:top}.work th{padding-top:.7rem;border-bottom:2px solid #999}\
 .missed td:last-child{color:#d55e00;font-weight:600}.wide{overflow-x:auto}.wide td{white-space:nowrap}\
 svg{width:100%;height:auto;font:12px system-ui,sans-serif}\
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));\
@@ -25,7 +25,8 @@ gap:1rem;margin:1rem 0}\
 .ytick{text-anchor:end;fill:#555}.xtick{text-anchor:middle;fill:#555}\
 .hover circle{fill:transparent}.hover circle:hover{fill:#0006}\
 code,pre{font-size:13px}pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem}\
-@media(max-width:40rem){body{margin:.8rem auto}svg{font-size:14px}.study{font-size:.9rem}}\
+@media(max-width:40rem){body{margin:.8rem auto}svg{font-size:14px}.study{font-size:.9rem}\
+.text td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:7rem}}\
 @media print{body{margin:0;max-width:none}svg{break-inside:avoid}}";
 
 /// The page of one run.
@@ -103,10 +104,9 @@ fn percentile_table(report: &Report) -> String {
 }
 
 fn percentile_curve(outcome: &Outcome) -> Chart {
-    let series = outcome.histograms().map(|(name, latencies)| Series {
-        name: name.replace('_', " "),
-        points: latencies.curve(),
-    });
+    let series = outcome
+        .histograms()
+        .map(|(name, latencies)| Series::new(name.replace('_', " "), latencies.curve()));
     Chart {
         title: "Latency by percentile".to_owned(),
         x_label: "percentile".to_owned(),
@@ -126,9 +126,8 @@ fn percentile_words(quantile: f64) -> String {
 
 fn over_time(report: &Report) -> Vec<Chart> {
     let rows = &report.intervals;
-    let line = |name: &str, value: &dyn Fn(&Row) -> Option<f64>| Series {
-        name: name.to_owned(),
-        points: rows.iter().filter_map(|row| Some((row.at_s, value(row)?))).collect(),
+    let line = |name: &str, value: &dyn Fn(&Row) -> Option<f64>| {
+        Series::new(name, rows.iter().filter_map(|row| Some((row.at_s, value(row)?))).collect())
     };
     let chart = |title: &str, y_scale, y_words: fn(f64) -> String, series| Chart {
         title: title.to_owned(),

@@ -7,6 +7,8 @@ pub mod text;
 
 use crate::catchup::CatchUp;
 use crate::cost::Usage;
+use crate::driver::stats::Interval;
+use crate::gather::History;
 use crate::group::GroupFound;
 use crate::histogram::{Latencies, Percentiles};
 use crate::machine::{Facts, Noise};
@@ -176,6 +178,8 @@ pub struct Outcome {
     pub service: Latencies,
     /// Intended time -> seen by a consumer.
     pub end_to_end: Latencies,
+    /// Response and end to end over time.
+    pub history: History,
 }
 
 impl Outcome {
@@ -184,8 +188,8 @@ impl Outcome {
         [("response", &self.response), ("service", &self.service), ("end_to_end", &self.end_to_end)]
     }
 
-    /// Writes report.html, report.json, omb.json, summary.md, intervals.csv, two pictures and the
-    /// histograms.
+    /// Writes report.html, report.json, omb.json, summary.md, intervals.csv, two pictures, the
+    /// histograms and their interval logs.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         write_json(&folder.join("report.json"), &self.report)?;
@@ -196,7 +200,28 @@ impl Outcome {
         for (name, chart) in html::pictures(self) {
             fs::write(folder.join(name), chart.standalone())?;
         }
+        self.write_interval_logs(folder)?;
         self.write_histograms(folder, "")
+    }
+
+    /// Writes response.hlog and end_to_end.hlog, those with samples.
+    fn write_interval_logs(&self, folder: &Path) -> io::Result<()> {
+        type Of = fn(&Interval) -> &Latencies;
+        let logs: [(&str, u64, Of); 2] = [
+            ("response.hlog", self.response.count(), |interval| &interval.response),
+            ("end_to_end.hlog", self.end_to_end.count(), |interval| &interval.end_to_end),
+        ];
+        for (name, _, of) in logs.into_iter().filter(|log| log.1 > 0) {
+            let mut file = BufWriter::new(fs::File::create(folder.join(name))?);
+            Latencies::write_hlog_head(self.history.began_ms, &mut file)?;
+            let mut start_s = 0.0;
+            for (interval, row) in self.history.intervals.iter().zip(&self.report.intervals) {
+                of(interval).write_hlog(start_s, row.at_s - start_s, &mut file)?;
+                start_s = row.at_s;
+            }
+            file.flush()?;
+        }
+        Ok(())
     }
 
     /// Writes each histogram that has samples as PREFIXNAME.hgrm.

@@ -62,6 +62,7 @@ fn aggregate(put: &mut impl FnMut(&str, Value), prefix: &str, latencies: &Latenc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gather::History;
     use crate::report::Report;
 
     #[test]
@@ -74,7 +75,13 @@ mod tests {
         let row = Row { records_per_second: 7.0, ..Default::default() };
         let report = Report { intervals: vec![row], ..Default::default() };
         let (response, service) = (of(9_000), of(2_000));
-        let outcome = Outcome { report, response, service, end_to_end: Latencies::default() };
+        let outcome = Outcome {
+            report,
+            response,
+            service,
+            end_to_end: Latencies::default(),
+            history: History::default(),
+        };
         let result = result(&outcome);
         let p50 = result["aggregatedPublishLatency50pct"].as_f64().expect("100 samples");
         assert!((p50 - 2.0).abs() < 0.01, "{p50}");

@@ -14,7 +14,7 @@ use crate::machine::{self, HostCongestion};
 use crate::plan::Target;
 use crate::report::{Outcome, write_json};
 use crate::run::{self, BrokerProcess, RunError, Surroundings};
-use crate::{catchup, churn, interrupt, lifecycle};
+use crate::{catchup, churn, crash, interrupt, lifecycle};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -157,6 +157,10 @@ impl Engine<'_> {
             self.live.show(&format!("starting {}", spec.name));
             let mut running = self.start(spec, place)?;
             running.wait_until_answering()?;
+            if let Some(args) = &spec.fill {
+                let args = RunArgs { keep_topic: true, ..self.aimed(args, false, spec, &running) };
+                self.fill(&args, &running)?;
+            }
             self.warm_up(spec, &running)?;
             self.fleet.push(running);
         }
@@ -185,7 +189,7 @@ impl Engine<'_> {
             let left = spec.warm_up.saturating_sub(start.elapsed()).as_secs();
             self.live.end();
             self.live.show(&format!("warming up {}: {left} s to go", spec.name));
-            let mut args = self.aimed(args, row, spec, running);
+            let mut args = self.aimed(args, row.is_durable, spec, running);
             (args.warmup, args.duration) = (Duration::ZERO, WARM_UP_STEP);
             run::run(&args, self.around(running, &args))?;
         }
@@ -193,14 +197,20 @@ impl Engine<'_> {
     }
 
     /// The options of a run against a broker.
-    fn aimed(&self, args: &RunArgs, row: &Row, spec: &BrokerSpec, running: &Running) -> RunArgs {
+    fn aimed(
+        &self,
+        args: &RunArgs,
+        is_durable: bool,
+        spec: &BrokerSpec,
+        running: &Running,
+    ) -> RunArgs {
         let mut args = args.clone();
         args.target.bootstrap.clone_from(&running.address);
         args.target.pid = running.pid;
         if args.target.cpus.is_empty() {
             args.target.cpus.clone_from(&self.study.client_cpus);
         }
-        if row.is_durable {
+        if is_durable {
             args.topic_config.extend(spec.durable.iter().cloned());
         }
         args
@@ -224,16 +234,10 @@ impl Engine<'_> {
         };
         let mut topics = Vec::new();
         for (spec, running) in self.study.brokers.iter().zip(&self.fleet) {
-            self.live.end();
-            self.live.show(&format!("{}: filling {}", row.name, spec.name));
-            let mut args = self.aimed(fill, row, spec, running);
+            let mut args = self.aimed(fill, row.is_durable, spec, running);
             args.topic = Some(format!("loadgen-study-{}", wall_ms()));
             args.keep_topic = true;
-            let filled = run::run(&args, self.around(running, &args))?.report;
-            if filled.errors > 0 || args.records.is_some_and(|n| filled.records_sent < n) {
-                let reasons = filled.invalid_reasons.join("; ");
-                return Err(RunError::Options(format!("{}: not filled: {reasons}", row.name)));
-            }
+            self.fill(&args, running)?;
             let topic = args.topic.unwrap_or_default();
             let leaders = Cluster::connect(&running.address)?.wait_for_leaders(&topic)?;
             let target = Target { topic, is_made: true, leaders };
@@ -244,6 +248,18 @@ impl Engine<'_> {
             topics.push(target);
         }
         Ok(topics)
+    }
+
+    /// Writes what is to be there before something is measured.
+    fn fill(&self, args: &RunArgs, running: &Running) -> Result<(), RunError> {
+        self.live.end();
+        self.live.show(&format!("filling {}", running.name()));
+        let filled = run::run(args, self.around(running, args))?.report;
+        if filled.errors > 0 || args.records.is_some_and(|n| filled.records_sent < n) {
+            let reasons = filled.invalid_reasons.join("; ");
+            return Err(RunError::Options(format!("{}: not filled: {reasons}", running.name())));
+        }
+        Ok(())
     }
 
     fn reading(&self, args: &ConsumeArgs, running: &Running, target: &Target) -> ConsumeArgs {
@@ -312,7 +328,7 @@ impl Engine<'_> {
         match &row.work {
             Work::Run(args) => {
                 let running = &self.fleet[broker];
-                let args = self.aimed(args, row, spec, running);
+                let args = self.aimed(args, row.is_durable, spec, running);
                 let outcome = run::run(&args, self.around(running, &args))?;
                 outcome
                     .write_histograms(folder, "")
@@ -330,6 +346,11 @@ impl Engine<'_> {
                 args.target.bootstrap.clone_from(&running.address);
                 args.target.pid = running.pid;
                 value(&churn::churn(&args, Live::Silent)?)
+            }
+            Work::Crash(args) => {
+                let mut running = self.start(spec, broker)?;
+                running.wait_until_answering()?;
+                value(&crash::crash(&mut running, args, Live::Silent)?)
             }
             Work::Control(args, control) => {
                 let running = &self.fleet[broker];
@@ -368,7 +389,7 @@ impl Engine<'_> {
         if let Some(target) = target {
             return value(&control::control(control, running, target, cpus, folder)?);
         }
-        let mut args = self.aimed(args, row, spec, running);
+        let mut args = self.aimed(args, row.is_durable, spec, running);
         args.topic = Some(format!("loadgen-study-{}", wall_ms()));
         let mut cluster = Cluster::connect(&running.address)?;
         let target = Target::find_or_make(&mut cluster, &args)?;
@@ -389,13 +410,8 @@ impl Engine<'_> {
 
     /// Each curve also as a picture of its own, for pages about the study.
     fn write_curves(&self) -> std::io::Result<()> {
-        for (name, charts) in curve::curves(&self.found) {
-            for (number, chart) in (1..).zip(charts) {
-                let path = self.out.join(format!("{}-{number}.svg", name.replace(' ', "-")));
-                fs::write(path, chart.standalone())?;
-            }
-        }
-        Ok(())
+        let pictures = curve::pictures(&serde_json::to_value(&self.found)?);
+        pictures.into_iter().try_for_each(|(name, svg)| fs::write(self.out.join(name), svg))
     }
 }
 
@@ -413,8 +429,19 @@ impl Study {
                 .ok_or_else(|| format!("--broker {broker}: not NAME=HOST:PORT"))?;
             self.brokers.push(broker_at(Some(name), at)?);
         }
+        for broker in &args.start {
+            let (name, start) = broker
+                .split_once('=')
+                .ok_or_else(|| format!("--start {broker}: not NAME=COMMAND"))?;
+            let (name, start) = (name.to_owned(), Some(start.to_owned()));
+            self.brokers.push(BrokerSpec { name, start, ..Default::default() });
+        }
         if self.brokers.is_empty() {
             return Err("no broker: name one with --broker NAME=HOST:PORT@PID".to_owned());
+        }
+        let can_start = self.brokers.iter().any(|broker| broker.start.is_some());
+        if !can_start && self.rows.iter().all(|row| row.work.needs_start()) {
+            return Err("it starts brokers: say how with --start NAME=COMMAND".to_owned());
         }
         if !args.cpus.is_empty() {
             self.client_cpus.clone_from(&args.cpus);
@@ -440,11 +467,15 @@ impl Study {
         }
         if let Some(duration) = args.duration {
             let _ = write!(self.text, "\n# --duration {}s", duration.as_secs_f64());
+            for fill in self.brokers.iter_mut().filter_map(|broker| broker.fill.as_mut()) {
+                (fill.duration, fill.records) = (duration, None);
+            }
             for row in &mut self.rows {
                 match &mut row.work {
                     Work::Run(run) => (run.duration, run.warmup) = (duration, duration / 10),
                     Work::Churn(churn) => churn.duration = duration,
                     Work::Idle(idle) => (idle.duration, idle.settle) = (duration, duration / 10),
+                    Work::Crash(crash) => crash.rounds = crash.rounds.min(2),
                     _ => {}
                 }
             }

@@ -45,6 +45,7 @@ struct BrokerFile {
     #[serde(default)]
     cpus: Vec<usize>,
     warm_up: Option<Spanned<String>>,
+    fill: Option<Spanned<String>>,
     #[serde(default)]
     durable: Vec<String>,
     before: Option<String>,
@@ -67,6 +68,7 @@ struct RowFile {
     recover: Option<Spanned<String>>,
     idle: Option<Spanned<String>>,
     churn: Option<Spanned<String>>,
+    crash: Option<Spanned<String>>,
     #[serde(default)]
     durable: bool,
     #[serde(default)]
@@ -253,6 +255,7 @@ fn broker_spec(source: Source<'_>, broker: BrokerFile) -> Result<BrokerSpec, Str
         version: broker.version,
         cpus: broker.cpus,
         warm_up: duration(source, broker.warm_up, Duration::ZERO)?,
+        fill: broker.fill.map(|options| run_args(source, &options, "")).transpose()?,
         durable: broker.durable,
         before: broker.before,
         after: broker.after,
@@ -322,31 +325,48 @@ fn check_kind(source: Source<'_>, row: &RowFile) -> Result<(), String> {
         row.recover.is_some(),
         row.idle.is_some(),
         row.churn.is_some(),
+        row.crash.is_some(),
     ];
     if kinds.iter().filter(|&&is_there| is_there).count() != 1 {
-        let what = "a row has one of run, consume, control, start, recover, idle, churn";
+        let what = "a row has one of run, consume, control, start, recover, idle, churn, crash";
         return Err(source.error(&row.name, what));
     }
     Ok(())
 }
 
-fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
-    check_kind(source, row)?;
-    let parse = |options: &Spanned<String>, prefix: &[&str], axes: &str| {
-        let text = format!("{} {axes}", options.get_ref());
-        let words = ["loadgen"].into_iter().chain(prefix.iter().copied());
-        let parsed = Cli::try_parse_from(words.chain(text.split_whitespace()));
-        parsed.map(|cli| cli.command).map_err(|error| {
-            let text = error.to_string();
-            let (what, _) = text.split_once("\n\nUsage").unwrap_or((&text, ""));
-            let words: Vec<&str> = what.split_whitespace().collect();
-            source.error(options, words.join(" "))
-        })
-    };
-    let run = |options: &Spanned<String>, axes: &str| match parse(options, &["run"], axes)? {
+/// What the command line makes of options after the words `prefix`.
+fn command(
+    source: Source<'_>,
+    options: &Spanned<String>,
+    prefix: &[&str],
+    axes: &str,
+) -> Result<Command, String> {
+    let text = format!("{} {axes}", options.get_ref());
+    let words = ["loadgen"].into_iter().chain(prefix.iter().copied());
+    let parsed = Cli::try_parse_from(words.chain(text.split_whitespace()));
+    parsed.map(|cli| cli.command).map_err(|error| {
+        let text = error.to_string();
+        let (what, _) = text.split_once("\n\nUsage").unwrap_or((&text, ""));
+        let words: Vec<&str> = what.split_whitespace().collect();
+        source.error(options, words.join(" "))
+    })
+}
+
+fn run_args(
+    source: Source<'_>,
+    options: &Spanned<String>,
+    axes: &str,
+) -> Result<Box<RunArgs>, String> {
+    match command(source, options, &["run"], axes)? {
         Command::Run(args) => args.check().map(|()| args).map_err(|e| source.error(options, e)),
         _ => unreachable!("it begins with run"),
-    };
+    }
+}
+
+fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
+    check_kind(source, row)?;
+    let parse = |options, prefix, axes| command(source, options, prefix, axes);
+    let run = |options, axes| run_args(source, options, axes);
     if let Some(options) = &row.run {
         return Ok(Work::Run(run(options, axes)?));
     }
@@ -387,6 +407,12 @@ fn work(source: Source<'_>, row: &RowFile, axes: &str) -> Result<Work, String> {
             unreachable!("it begins with churn")
         };
         return Ok(Work::Churn(Box::new(args)));
+    }
+    if let Some(options) = &row.crash {
+        let Command::Crash(args) = parse(options, &["crash", "--start", "-"], axes)? else {
+            unreachable!("it begins with crash")
+        };
+        return Ok(Work::Crash(args));
     }
     Ok(Work::Start)
 }
@@ -429,11 +455,12 @@ mod tests {
     #[test]
     fn the_studies_of_the_repository_are_sound() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-        let folder = std::fs::read_dir(format!("{root}/tuning/studies")).expect("it is there");
-        let mut files: Vec<_> = folder.map(|entry| entry.expect("readable").path()).collect();
+        let folders = ["tuning/studies", "bench-results/kafka-4.3", "bench-results/millrace"];
+        let entries = folders.map(|f| std::fs::read_dir(format!("{root}/{f}")).expect("a folder"));
+        let entries = entries.into_iter().flatten();
+        let mut files: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
         files.retain(|file| file.extension().is_some_and(|kind| kind == "toml"));
-        files.push(format!("{root}/bench-results/kafka-4.3/study.toml").into());
-        assert!(files.len() > 5, "{files:?}");
+        assert!(files.len() > 8, "{files:?}");
         for file in files {
             let text = std::fs::read_to_string(&file).expect("readable");
             let study = parse(&file.display().to_string(), &text).expect("a study");

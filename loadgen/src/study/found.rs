@@ -315,5 +315,6 @@ fn words(work: &Work) -> String {
         }
         Work::Idle(args) => format!("idle with {} partitions", args.partitions),
         Work::Churn(args) => format!("churn {}", json(serde_json::to_value(args))),
+        Work::Crash(args) => format!("{} rounds of crash", args.rounds),
     }
 }

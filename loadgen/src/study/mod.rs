@@ -11,7 +11,7 @@ pub mod metric;
 pub mod page;
 pub mod ratio;
 
-use crate::args::{ChurnArgs, ConsumeArgs, IdleArgs, RecoverArgs, RunArgs};
+use crate::args::{ChurnArgs, ConsumeArgs, CrashArgs, IdleArgs, RecoverArgs, RunArgs};
 use crate::brokers::BrokerSpec;
 use control::Control;
 use metric::{Bound, Metric};
@@ -82,16 +82,18 @@ pub enum Work {
     Idle(Box<IdleArgs>),
     /// `loadgen churn`.
     Churn(Box<ChurnArgs>),
+    /// `loadgen crash` on a fresh broker.
+    Crash(CrashArgs),
 }
 
 impl Work {
     /// Whether it wants brokers of its own, started for each measurement.
     pub fn wants_fresh_broker(&self) -> bool {
-        matches!(self, Self::Start | Self::Recover(_) | Self::Idle(_))
+        self.needs_start() || matches!(self, Self::Idle(_))
     }
 
     /// Whether that broker must be one that we can start.
     pub fn needs_start(&self) -> bool {
-        matches!(self, Self::Start | Self::Recover(_))
+        matches!(self, Self::Start | Self::Recover(_) | Self::Crash(_))
     }
 }

@@ -242,7 +242,7 @@ pub fn html(found: &Found) -> String {
     for line in legend(found) {
         let _ = writeln!(body, "<p>{}</p>", escape(&line));
     }
-    for (name, charts) in curve::curves(found) {
+    for (name, charts) in curve::curves(&serde_json::to_value(found).unwrap_or_default()) {
         let _ = writeln!(body, "<h2>{}</h2>", escape(&name));
         body.push_str(&html::chart_grid(charts));
     }

@@ -2,6 +2,11 @@
 #![allow(dead_code)]
 
 use crate::fake::Fake;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use loadgen::args::RunArgs;
 use loadgen::gather::Live;
 use loadgen::report::Outcome;
@@ -76,6 +81,21 @@ pub(crate) fn args_for(bootstrap: &str) -> RunArgs {
     args.warmup = Duration::from_millis(100);
     args.fetch.fetch_wait_ms = 100;
     args
+}
+
+/// The intervals of an .hlog by another reader: start in seconds, samples in nanoseconds.
+pub(crate) fn interval_log(text: &str) -> Vec<(f64, Histogram<u64>)> {
+    let entries = IntervalLogIterator::new(text.as_bytes()).map(|entry| entry.expect("a log"));
+    let intervals = entries.filter_map(|entry| match entry {
+        LogEntry::Interval(interval) => Some(interval),
+        LogEntry::StartTime(_) | LogEntry::BaseTime(_) => None,
+    });
+    let decoded = intervals.map(|interval| {
+        let bytes = STANDARD.decode(interval.encoded_histogram()).expect("base64");
+        let samples = Deserializer::new().deserialize(&mut bytes.as_slice());
+        (interval.start_timestamp().as_secs_f64(), samples.expect("V2, compressed"))
+    });
+    decoded.collect()
 }
 
 /// A run with a report that nobody reads but the test.
