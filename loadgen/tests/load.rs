@@ -182,6 +182,15 @@ fn linger_cuts_batches_by_time_and_by_count() {
         assert_eq!(report.records_verified, fake.counts().records);
         assert!(report.records_sent.abs_diff(1_100) <= 2, "{}", report.records_sent);
     }
+    // Records 50 ms apart, each alone in its batch, which is due to leave 40 ms after it.
+    let fake = Fake::start(Fault::None);
+    let mut args = args(&fake);
+    (args.linger_ms, args.rate, args.connections) = (40.0, Some(20.0), 1);
+    args.duration = Duration::from_secs(2);
+    let report = run(&args).report;
+    assert_eq!(report.records_per_batch, Some(1.0));
+    let lag_us = report.schedule_lag_percentiles_us.p50.expect("40 samples");
+    assert!(lag_us < 20_000.0, "to wait as asked is no lag: {lag_us}");
 }
 
 #[test]

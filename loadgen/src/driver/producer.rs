@@ -151,9 +151,8 @@ impl Producer {
                 self.writing.push_back(request);
             }
             while self.has_room(produce) {
-                let Some(records) = self.next_records(setup, now_ns) else { break };
+                let Some((records, due_ns)) = self.next_records(setup, now_ns) else { break };
                 if self.schedule.is_some() {
-                    let due_ns = self.intended_ns.last().copied().unwrap_or(now_ns);
                     stats.on_lag(now_ns, due_ns.max(self.possible_ns));
                 }
                 self.build(setup, now_ns, records);
@@ -168,8 +167,9 @@ impl Producer {
         }
     }
 
-    /// How many records each batch gets now, their intended times in `self.intended_ns`.
-    fn next_records(&mut self, setup: &Setup, now_ns: u64) -> Option<usize> {
+    /// How many records each batch gets now, their intended times in `self.intended_ns`, and since
+    /// when it was due to leave.
+    fn next_records(&mut self, setup: &Setup, now_ns: u64) -> Option<(usize, u64)> {
         let produce = setup.produce();
         self.intended_ns.clear();
         if self.is_spent(produce) {
@@ -178,19 +178,18 @@ impl Producer {
         let Some(schedule) = &mut self.schedule else {
             self.intended_ns.push(now_ns);
             let is_open = (setup.timeline.start_ns..setup.end_ns()).contains(&now_ns);
-            return is_open.then_some(produce.batch_records);
+            return is_open.then_some((produce.batch_records, now_ns));
         };
-        due_ns(schedule, setup).filter(|due_ns| *due_ns <= now_ns)?;
-        let records = if produce.linger_ns == 0 {
+        let due_ns = due_ns(schedule, setup).filter(|due_ns| *due_ns <= now_ns)?;
+        if produce.linger_ns == 0 {
             self.intended_ns.push(schedule.arrival_ns(0));
             schedule.take(1);
-            return Some(produce.batch_records);
-        } else {
-            schedule.due(now_ns.min(setup.end_ns() - 1), produce.batch_records)
-        };
+            return Some((produce.batch_records, due_ns));
+        }
+        let records = schedule.due(now_ns.min(setup.end_ns() - 1), produce.batch_records);
         self.intended_ns.extend((0..records).map(|ahead| schedule.arrival_ns(ahead)));
         schedule.take(records);
-        Some(records)
+        Some((records, due_ns))
     }
 
     fn next_correlation_id(&mut self) -> i32 {
