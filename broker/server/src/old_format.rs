@@ -24,7 +24,7 @@ pub(crate) fn convert<I: Io>(
     parts
         .map(|(part, read)| {
             let Some(read) = read else { return Ok(Vec::new()) };
-            let mut set = convert_part(shard, read, magic)?;
+            let mut set = convert_part(shard, read, magic, part.read.offset)?;
             if version <= 2 {
                 set.truncate(part.read.bytes_max);
             }
@@ -37,6 +37,7 @@ fn convert_part<I: Io>(
     shard: &mut Shard<I>,
     read: &PartRead<I>,
     magic: i8,
+    from: i64,
 ) -> Result<Vec<u8>, ErrorCode> {
     let mut bytes = Vec::new();
     for payload in &read.payloads {
@@ -55,9 +56,8 @@ fn convert_part<I: Io>(
     let mut set = Vec::new();
     for batch in batch::batches(&bytes) {
         let batch = batch.map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
-        let scratch = &mut shard.scratch;
-        let converted =
-            message_set::write_batch(&batch, magic, scratch, limits::DECOMPRESSED_BYTES, &mut set);
+        let (scratch, bytes_max) = (&mut shard.scratch, limits::DECOMPRESSED_BYTES);
+        let converted = message_set::write_batch(&batch, magic, from, scratch, bytes_max, &mut set);
         match converted {
             Ok(()) => {}
             // What comes before a zstd batch can be read; then the client is told.

@@ -10,8 +10,8 @@ const LINE_WIDTH_MAX: usize = 100;
 /// Folders that hold no text of ours: build output, version control, measured results, copied data.
 const SKIPPED_FOLDERS: &[&str] = &["target", ".git", "bench-results", "schemas", "vectors"];
 /// Extensions which are read as our text. Markdown tables may be wider than code.
-const CODE: &[&str] = &["rs", "py", "java", "go", "sh"];
-const TEXT: &[&str] = &["rs", "py", "java", "go", "sh", "md", "toml", "xml", "txt", "mod"];
+const CODE: &[&str] = &["rs", "py", "java", "go", "js", "sh"];
+const TEXT: &[&str] = &["rs", "py", "java", "go", "js", "sh", "md", "toml", "xml", "txt", "mod"];
 
 /// File names which say nothing about their content.
 const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helpers", "misc", "types", "manager"];

@@ -280,10 +280,12 @@ pub fn append_to_builder(
 }
 
 /// Down-conversion: appends the records of `batch` to `out` as messages of `magic`, compressed as
-/// they were. Control batches have no counterpart and give nothing.
+/// they were; one that is not compressed without those before the offset `from`, as by Kafka.
+/// Control batches have no counterpart and give nothing.
 pub fn write_batch(
     batch: &Batch<'_>,
     magic: i8,
+    from: i64,
     scratch: &mut Vec<u8>,
     bytes_max: usize,
     out: &mut Vec<u8>,
@@ -298,10 +300,39 @@ pub fn write_batch(
     if let Some(error) = records.clone().find_map(Result::err) {
         return Err(error);
     }
-    Ok(write(records.filter_map(Result::ok), options, out)?)
+    let is_asked = |record: &Record<'_>| compression != Compression::None || record.offset >= from;
+    Ok(write(records.filter_map(Result::ok).filter(is_asked), options, out)?)
 }
 
 /// CRC-32 (IEEE), of messages of magic 0 and 1.
 pub fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchOptions;
+
+    #[test]
+    fn records_before_the_offset_asked_for_stay_in_compressed_sets_only() {
+        for (compression, expected) in
+            [(Compression::None, &[2, 3][..]), (Compression::Gzip, &[0, 1, 2, 3])]
+        {
+            let mut builder = BatchBuilder::new();
+            (0..4).for_each(|time| builder.append(time, None, Some(b"value"), &[]));
+            let options = BatchOptions { compression, ..BatchOptions::default() };
+            let bytes = builder.finish(&options).expect("it compresses");
+            let (batch, _) = Batch::parse(bytes).expect("just built");
+            let (mut scratch, mut set) = (Vec::new(), Vec::new());
+            write_batch(&batch, 1, 2, &mut scratch, 1 << 20, &mut set).expect("it is whole");
+            let mut offsets = Vec::new();
+            for message in messages(&set) {
+                let message = message.expect("just written");
+                let records = message.records(&mut scratch, 1 << 20).expect("as above");
+                offsets.extend(records.map(|record| record.offset));
+            }
+            assert_eq!(offsets, expected, "{compression:?}");
+        }
+    }
 }

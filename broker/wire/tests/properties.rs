@@ -103,7 +103,7 @@ fn read_as_records(bytes: &[u8]) {
     let _ = batch::validate(bytes);
     for found in batch::batches(bytes).map_while(Result::ok) {
         let _ = found.summary(&mut scratch, BYTES_MAX);
-        let _ = message_set::write_batch(&found, 1, &mut scratch, BYTES_MAX, &mut out);
+        let _ = message_set::write_batch(&found, 1, 0, &mut scratch, BYTES_MAX, &mut out);
     }
     for message in message_set::messages(bytes).map_while(Result::ok) {
         if let Ok(records) = message.records(&mut scratch, BYTES_MAX) {
@@ -163,7 +163,7 @@ proptest! {
         let bytes = build(&records, compression);
         let batch = batch::validate(&bytes).expect("a batch just built");
         let (mut scratch, mut set) = (Vec::new(), Vec::new());
-        message_set::write_batch(&batch, magic, &mut scratch, BYTES_MAX, &mut set).expect("memory");
+        message_set::write_batch(&batch, magic, 0, &mut scratch, BYTES_MAX, &mut set).expect("memory");
         let mut builder = BatchBuilder::new();
         let found = message_set::append_to_builder(&set, &mut builder, &mut scratch, BYTES_MAX);
         prop_assert_eq!(found.expect("what was written"), compression);

@@ -203,7 +203,8 @@ fn messages_are_written_again_and_convert_to_batches_and_back() {
         let batch = builder.finish(&options).expect("memory");
         let batch = batch::validate(batch).expect("what a producer sends");
         let mut down = Vec::new();
-        message_set::write_batch(&batch, magic, &mut scratch, BYTES_MAX, &mut down).expect(&name);
+        message_set::write_batch(&batch, magic, 0, &mut scratch, BYTES_MAX, &mut down)
+            .expect(&name);
         let starts_elsewhere = ["tiny-magic0", "tiny-magic1", "magic1-gzip-gaps"];
         if !starts_elsewhere.contains(&name.as_str()) {
             assert_eq!(flat(contents(&down)), flat(contents(&bytes)), "{name}");

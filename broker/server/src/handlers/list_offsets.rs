@@ -6,7 +6,7 @@
 //! (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023). Version 0 asks for offsets before a time and
 //! gets a list: here the one offset that the same question gets in version 1, or the log start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_io::Io;
 use millrace_wire::messages::list_offsets_request::ListOffsetsTopic;
@@ -52,20 +52,21 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
     };
     let mut asked = Vec::new();
     let mut found = Vec::new();
-    let twice = named_twice(&body, request.head.version);
+    let mut twice = named_twice(&body, request.head.version);
     for topic in body.topics.iter() {
         let known = shard.image.topic(topic.name);
         for part in topic.partitions.iter() {
             let place = found.len();
-            if twice.contains(&(topic.name, part.partition_index)) {
-                found.push(Found::error(ErrorCode::INVALID_REQUEST));
+            if let Some(told) = twice.get_mut(&(topic.name, part.partition_index)) {
+                let first = !std::mem::replace(told, true);
+                found.push(first.then_some(Found::error(ErrorCode::INVALID_REQUEST)));
                 continue;
             }
             if part.timestamp < lowest_timestamp(request.head.version) {
-                found.push(Found::error(ErrorCode::UNSUPPORTED_VERSION));
+                found.push(Some(Found::error(ErrorCode::UNSUPPORTED_VERSION)));
                 continue;
             }
-            found.push(Found::error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+            found.push(Some(Found::error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)));
             if let Some(known) = known
                 && known.partition(part.partition_index).is_some()
             {
@@ -82,7 +83,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         |shard, asked| (asked.place, look_up(shard, &asked)),
         move |shard, answers| {
             for (place, answer) in answers {
-                found[place] = answer;
+                found[place] = Some(answer);
             }
             let reply = request.head.reply(&response(&request, &found));
             shard.reply(request.head, reply);
@@ -102,15 +103,17 @@ fn lowest_timestamp(version: i16) -> i64 {
     }
 }
 
-/// Partitions named more than once: each is refused. Version 0 answers all of them.
-fn named_twice<'a>(body: &ListOffsetsRequest<'a>, version: i16) -> BTreeSet<(&'a str, i32)> {
+/// Partitions named more than once, none of which is told yet: each is refused, once. Version 0
+/// answers all of them.
+fn named_twice<'a>(body: &ListOffsetsRequest<'a>, version: i16) -> BTreeMap<(&'a str, i32), bool> {
     let parts = |topic: ListOffsetsTopic<'a>| {
         let name = topic.name;
         topic.partitions.iter().map(move |part| (name, part.partition_index)).collect::<Vec<_>>()
     };
     let mut seen = BTreeSet::new();
     let named = body.topics.iter().flat_map(parts);
-    named.filter(|part| version > 0 && !seen.insert(*part)).collect()
+    let again = named.filter(|part| version > 0 && !seen.insert(*part));
+    again.map(|part| (part, false)).collect()
 }
 
 fn look_up<I: Io>(shard: &mut Shard<I>, asked: &Asked) -> Found {
@@ -156,7 +159,8 @@ fn old_style<'a>(version: i16, found: &Found) -> Array<'a, i64> {
     has.then_some(found.offset).into_iter().collect()
 }
 
-fn response<'a>(request: &'a Request, found: &[Found]) -> ListOffsetsResponse<'a> {
+/// None stands for a partition that was told before.
+fn response<'a>(request: &'a Request, found: &[Option<Found>]) -> ListOffsetsResponse<'a> {
     let body: ListOffsetsRequest<'a> = request.decode().expect("decoded before");
     let mut found = found.iter();
     let topics: Vec<ListOffsetsTopicResponse<'a>> = body
@@ -168,6 +172,7 @@ fn response<'a>(request: &'a Request, found: &[Found]) -> ListOffsetsResponse<'a
                 .partitions
                 .iter()
                 .zip(&mut found)
+                .filter_map(|(part, found)| Some((part, found.as_ref()?)))
                 .map(|(part, found)| ListOffsetsPartitionResponse {
                     partition_index: part.partition_index,
                     error_code: found.error.code(),

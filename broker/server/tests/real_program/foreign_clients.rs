@@ -29,7 +29,9 @@ const STREAMS: Program = Program::Java { line: "current", class: "Streams" };
 const CONNECT: Program = Program::Java { line: "current", class: "ConnectFiles" };
 const SARAMA_1_19: Program = Program::Compiled { name: "sarama_old" };
 const SARAMA: Program = Program::Compiled { name: "sarama_new" };
-
+const FRANZ_GO: Program = Program::Compiled { name: "franz_go" };
+const KAFKA_GO: Program = Program::Compiled { name: "kafka_go" };
+const KAFKA_JS: Program = Program::Node { file: "kafka_js.js" };
 const RUST: Program = Program::Compiled { name: "rust" };
 
 fn check(program: Program, phases: &[&str]) {
@@ -259,6 +261,21 @@ fn sarama_group_and_admin() {
 }
 
 #[test]
+fn franz_go() {
+    check(FRANZ_GO, &["create", "write", "read", "group", "probes", "admin", "delete"]);
+}
+
+#[test]
+fn kafka_go() {
+    check(KAFKA_GO, &["create", "write", "read", "group", "admin", "delete"]);
+}
+
+#[test]
+fn kafka_js() {
+    check(KAFKA_JS, &["create", "write", "read", "group", "admin", "delete"]);
+}
+
+#[test]
 fn sarama_1_19_records() {
     check(SARAMA_1_19, &["create", "write", "read", "offsets", "default_version", "async"]);
 }
@@ -289,6 +306,14 @@ fn each_client_reads_what_another_wrote() {
             run.phases(reader, &["read"]);
         }
     }
+}
+
+#[test]
+fn newer_clients_read_what_others_wrote() {
+    check_all(&[(JAVA, &["create", "write"]), (FRANZ_GO, &["read"]), (KAFKA_GO, &["read"])]);
+    check_all(&[(FRANZ_GO, &["create", "write"]), (KAFKA_PYTHON, &["read"])]);
+    check_all(&[(KAFKA_GO, &["create", "write"]), (LIBRDKAFKA, &["read"])]);
+    check_all(&[(KAFKA_JS, &["create", "write"]), (FRANZ_GO, &["read"])]);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(crate) enum Program {
     Python { environment: &'static str, file: &'static str },
     /// A class of `clients/java`, with the jars of that line of releases.
     Java { line: &'static str, class: &'static str },
+    /// A file of `clients/node`.
+    Node { file: &'static str },
     /// A module of `clients/go`, or the package `rust`.
     Compiled { name: &'static str },
 }
@@ -91,6 +93,7 @@ impl Program {
         let part = match self {
             Self::Python { environment, .. } => environment.to_owned(),
             Self::Java { line, .. } => format!("java-{line}/classes"),
+            Self::Node { .. } => "node".to_owned(),
             Self::Compiled { name } => name.to_owned(),
         };
         let ready = target().join(&part).join(".stamp").exists();
@@ -116,6 +119,12 @@ impl Program {
                 // Short runs: the quick compiler and the small collector start fastest.
                 command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
                 command.arg(path).arg(class);
+                command
+            }
+            Self::Node { file } => {
+                let mut command = Command::new("node");
+                command.env("NODE_PATH", target().join("node/node_modules"));
+                command.arg(sources().join("node").join(file));
                 command
             }
             Self::Compiled { name } => Command::new(target().join(name).join("program")),

@@ -80,15 +80,12 @@ impl Controller<'_> {
         let mut records = Vec::new();
         let mut answers = Vec::new();
         for (resource_type, name, operations) in resources {
-            let outcome = match counts.remove(&(resource_type, name)) {
-                None => continue,
-                Some(1) => operations.and_then(|operations| {
+            let outcome = if counts[&(resource_type, name)] > 1 {
+                refuse(ErrorCode::INVALID_REQUEST, "Each resource must appear at most once.")
+            } else {
+                operations.and_then(|operations| {
                     self.alter_one(resource_type, name, &operations, incremental)
-                }),
-                Some(_) => {
-                    let message = "Each resource must appear at most once.";
-                    refuse(ErrorCode::INVALID_REQUEST, message)
-                }
+                })
             };
             let outcome = outcome.map(|changes| {
                 if !validate_only {

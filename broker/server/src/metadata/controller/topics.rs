@@ -76,10 +76,11 @@ impl Controller<'_> {
                 let (partitions, first) = (wanted.replicas.len(), wanted.replicas[0].len());
                 made.insert(name.clone());
                 let configs = wanted.configs.clone();
-                let mut id = Uuid::ZERO;
-                if !request.validate_only {
-                    id = self.make_topic(&name, wanted, &mut records);
-                }
+                // What is only validated is told an id as well, as by Kafka.
+                let id = match request.validate_only {
+                    true => self.new_id(),
+                    false => self.make_topic(&name, wanted, &mut records),
+                };
                 let (partitions, replication_factor) = (partitions as i32, first as i16);
                 Created { id, partitions, replication_factor, configs }
             });
@@ -304,11 +305,13 @@ impl Controller<'_> {
         }
         let mut records = Vec::new();
         let mut answers = Vec::new();
-        for (name, id) in asked {
-            let found = match counts.remove(&of(name, id)) {
+        for (name, mut id) in asked {
+            let key = of(name, id);
+            let found = match counts.remove(&key) {
                 // Answered where it stood first: nothing is deleted on a doubtful wish.
                 None => continue,
                 Some(count) if count > 1 && (name.is_some() || !id.is_zero()) => {
+                    id = key.1;
                     refuse(ErrorCode::INVALID_REQUEST, "Duplicate topic name or id.")
                 }
                 Some(_) => self.find_to_delete(name, id, version),

@@ -1,14 +1,16 @@
 //! The same requests to Apache Kafka and to Millrace, and their answers compared field by field.
 //!
-//! What is asked: vectors (requests of each API and version, written by Kafka's own classes),
-//! requests captured from real clients, and the scenarios of `tests/differential/*.script`. What
-//! Kafka answered is kept beside the scripts; `MILLRACE_TEST_ORACLES` names brokers to ask anew,
-//! `MILLRACE_TEST_STEPS` a part of the labels of the only steps to compare.
+//! What is asked: whole sessions of real clients, vectors (requests of each API and version,
+//! by Kafka's own classes), single requests captured from real clients, and the scenarios of
+//! `tests/differential/*.script`. What Kafka answered is kept beside the scripts;
+//! `MILLRACE_TEST_ORACLES` names brokers to ask anew, `MILLRACE_TEST_STEPS` a part of the labels of
+//! the only steps to compare.
 
 mod compare;
 mod play;
 mod schema;
 mod script;
+mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,9 +25,11 @@ use crate::process::Broker;
 use play::{Player, Step, Versions};
 use schema::Schemas;
 use script::Scenario;
+use session::Session;
 
 const GOLDEN_BYTES_MAX: usize = 64 << 20;
 const CAPTURED: &str = include_str!("../../captured/requests.txt");
+const SESSIONS: &[u8] = include_bytes!("../../captured/sessions.zst");
 const VECTORS: &[u8] = include_bytes!("../../../../wire/testdata/vectors.jsonl.zst");
 const SCRIPTS: &[(&str, &str)] = &[
     ("groups", include_str!("../../differential/groups.script")),
@@ -44,6 +48,7 @@ struct Oracle {
 
 /// Everything that can be asked.
 struct Questions {
+    sessions: Vec<Session>,
     frames: Vec<(String, ApiKey, i16, Vec<u8>)>,
     scenarios: Vec<(String, Scenario)>,
 }
@@ -80,8 +85,14 @@ fn answers_are_those_of_apache_kafka() {
             for (row, (expected, answer)) in expected.iter().zip(&answers).enumerate() {
                 let mut places = Vec::new();
                 compare::differences(expected, answer, "", &mut places);
-                let label =
-                    if answers.len() > 1 { format!("{label} #{row}") } else { label.clone() };
+                let label = match &step {
+                    Step::Session(session) => {
+                        let (key, version) = session.answered()[row];
+                        format!("{label} #{row} {key} {version}")
+                    }
+                    _ if answers.len() > 1 => format!("{label} #{row}"),
+                    _ => label.clone(),
+                };
                 found.extend(places.into_iter().map(|place| (label.clone(), place)));
             }
         }
@@ -125,6 +136,13 @@ fn judge(found: &[(String, [String; 3])], count: usize, is_all: bool) {
     assert!(faults.is_empty(), "{} in {}:\n{}", faults.len(), path.display(), shown.join("\n"));
 }
 
+/// A text that was packed with zstd.
+fn unpacked(packed: &[u8]) -> String {
+    let mut text = Vec::new();
+    Compression::Zstd.decompress(packed, GOLDEN_BYTES_MAX, &mut text).expect("packed for tests");
+    String::from_utf8(text).expect("packed text")
+}
+
 /// Whether a pattern, in which `*` stands for anything, is the whole text.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
@@ -143,12 +161,8 @@ fn served(schemas: &Schemas) -> Versions {
 impl Questions {
     fn load() -> Self {
         let mut frames = Vec::new();
-        let mut text = Vec::new();
-        Compression::Zstd
-            .decompress(VECTORS, GOLDEN_BYTES_MAX, &mut text)
-            .expect("it was packed by the tests of the codec");
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let vector: Value = serde_json::from_slice(line).expect("an object a line");
+        for line in unpacked(VECTORS).lines() {
+            let vector: Value = serde_json::from_str(line).expect("an object a line");
             let name = vector["of"].as_str().expect("a name").strip_suffix("Request");
             let Some(key) = ApiKey::all().find(|key| Some(key.name()) == name) else { continue };
             let version = vector["version"].as_i64().expect("a version") as i16;
@@ -159,17 +173,15 @@ impl Questions {
         }
         for (index, line) in CAPTURED.lines().enumerate() {
             let mut frame = schema::unhex(line.split(' ').nth(2).expect("key, version, frame"));
-            let number = |at: usize| i16::from_be_bytes([frame[at], frame[at + 1]]);
-            let key = ApiKey::try_from(number(0)).expect("clients know the keys");
-            let version = number(2);
-            frame[4..8].copy_from_slice(&7_i32.to_be_bytes());
+            let (key, version) = schema::asked_for(&mut frame);
             frames.push((format!("captured {} {key} {version}", index + 1), key, version, frame));
         }
         let scenarios = SCRIPTS.iter().flat_map(|(file, text)| {
             let scenarios = script::parse(text).into_iter();
             scenarios.map(move |scenario| (format!("{file}: {}", scenario.name), scenario))
         });
-        Self { frames, scenarios: scenarios.collect() }
+        let sessions = session::parse(&unpacked(SESSIONS));
+        Self { sessions, frames, scenarios: scenarios.collect() }
     }
 
     /// The steps that this oracle, and none before it, can take, and Millrace too.
@@ -179,6 +191,11 @@ impl Questions {
         oracles: &[Oracle],
         index: usize,
     ) -> Vec<(String, Step<'a>)> {
+        // First, for they list topics and groups, and see none but their own.
+        let sessions = self
+            .sessions
+            .iter()
+            .map(|session| (format!("session {}", session.name), Step::Session(session)));
         let frames = self.frames.iter().map(|(label, key, version, frame)| {
             (label.clone(), Step::Frame { key: *key, version: *version, frame })
         });
@@ -205,7 +222,7 @@ impl Questions {
             can(served, step)
                 && oracles.iter().position(|oracle| can(&oracle.versions, step)) == Some(index)
         };
-        frames.chain(scenarios).filter(|(_, step)| is_for(step)).collect()
+        sessions.chain(frames).chain(scenarios).filter(|(_, step)| is_for(step)).collect()
     }
 }
 
@@ -228,11 +245,8 @@ fn golden() -> Vec<Oracle> {
     ["4.3.1", "3.9.2"]
         .map(|name| {
             let packed = fs::read(golden_file(name)).expect("it is in the tree");
-            let mut text = Vec::new();
-            Compression::Zstd
-                .decompress(&packed, GOLDEN_BYTES_MAX, &mut text)
-                .expect("packed here");
-            let mut kept: Value = serde_json::from_slice(&text).expect("JSON written here");
+            let mut kept: Value =
+                serde_json::from_str(&unpacked(&packed)).expect("JSON written here");
             let versions = serde_json::from_value(kept["versions"].take()).expect("written here");
             let answers = serde_json::from_value(kept["answers"].take()).expect("written here");
             Oracle { name: name.to_owned(), versions, answers }
@@ -256,7 +270,7 @@ fn ask_oracles(
     });
     let mut oracles: Vec<Oracle> = unasked.collect();
     for (index, (_, place)) in places.iter().enumerate() {
-        let mut player = Player::new(place, schemas);
+        let mut player = Player::of_kafka(place, schemas);
         player.warm_up();
         let steps = questions.for_oracle(served, &oracles, index);
         let answers =

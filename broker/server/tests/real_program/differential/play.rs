@@ -13,6 +13,7 @@ use serde_json::json;
 use super::compare::normalised;
 use super::schema::{self, Schemas};
 use super::script::{Ask, Line, Scenario};
+use super::session::{self, Session, What};
 use crate::raw::{Connection, Outcome};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -23,9 +24,10 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// The versions of each API, by key.
 pub(crate) type Versions = BTreeMap<i16, (i16, i16)>;
 
-/// One thing to do: a frame as it is, or a scenario at one step of its versions.
+/// One thing to do: a whole session, a frame as it is, or a scenario at one step of its versions.
 #[derive(Clone, Copy)]
 pub(crate) enum Step<'a> {
+    Session(&'a Session),
     Frame { key: ApiKey, version: i16, frame: &'a [u8] },
     Scenario { scenario: &'a Scenario, number: i16, served: &'a Versions },
 }
@@ -34,6 +36,13 @@ impl Step<'_> {
     /// Every API and version it asks for.
     pub(crate) fn asks(&self) -> Vec<(i16, i16)> {
         match self {
+            Self::Session(session) => {
+                let asks = session.events.iter().filter_map(|event| match event.what {
+                    What::Ask { key, version, .. } => Some((key as i16, version)),
+                    What::Take { .. } => None,
+                });
+                asks.collect()
+            }
             Self::Frame { key, version, .. } => vec![(*key as i16, *version)],
             Self::Scenario { scenario, number, served } => {
                 let asks = scenario.lines.iter().filter_map(|line| match line {
@@ -71,13 +80,21 @@ pub(crate) struct Player<'a> {
     owed: HashMap<char, VecDeque<(ApiKey, i16)>>,
     names: Vec<(String, String)>,
     frame_within: Duration,
+    /// How long what was changed may remain unseen after the answer; nothing for Millrace.
+    publishes_within: Duration,
 }
 
 impl<'a> Player<'a> {
     pub(crate) fn new(bootstrap: &'a str, schemas: &'a Schemas) -> Self {
         let (connections, owed) = (HashMap::new(), HashMap::new());
-        let names = Vec::new();
-        Self { bootstrap, schemas, connections, owed, names, frame_within: SILENCE }
+        let (names, frame_within) = (Vec::new(), SILENCE);
+        let publishes_within = Duration::ZERO;
+        Self { bootstrap, schemas, connections, owed, names, frame_within, publishes_within }
+    }
+
+    /// A client of Apache Kafka, which publishes a change a moment after it has answered.
+    pub(crate) fn of_kafka(bootstrap: &'a str, schemas: &'a Schemas) -> Self {
+        Self { publishes_within: Duration::from_millis(100), ..Self::new(bootstrap, schemas) }
     }
 
     /// What the broker advertises.
@@ -119,12 +136,9 @@ impl<'a> Player<'a> {
 
     fn play_untimed(&mut self, step: &Step<'_>) -> Vec<Value> {
         match step {
+            Step::Session(session) => self.session(session),
             Step::Frame { key, version, frame } => {
-                let answer = normalised(&self.frame(*key, *version, frame), "");
-                // A broker publishes what was changed a moment after it has answered.
-                let is_change = matches!(*key as i16, 19 | 20 | 21 | 33 | 37 | 42 | 44);
-                thread::sleep(Duration::from_millis(if is_change { 30 } else { 0 }));
-                vec![answer]
+                vec![normalised(&self.frame(*key, *version, frame), "")]
             }
             Step::Scenario { scenario, number, served } => {
                 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -139,6 +153,42 @@ impl<'a> Player<'a> {
                 answers.map(|answer| normalised(&answer, &prefix)).collect()
             }
         }
+    }
+
+    /// The answers to a session. Those that were there before the next request, when it was
+    /// captured, are waited for, and topics that make themselves as well.
+    fn session(&mut self, session: &Session) -> Vec<Value> {
+        self.connections.clear();
+        self.owed.clear();
+        let (mut names, mut answers) = (Vec::new(), Vec::new());
+        for event in &session.events {
+            let connection = event.connection;
+            match &event.what {
+                What::Ask { key, version, frame, is_answered } => {
+                    if *is_answered && makes_topics(*key, *version, frame) {
+                        self.frame(*key, *version, frame);
+                    }
+                    self.send(connection, *key, *version, &session::renamed(frame, &names));
+                    if !is_answered {
+                        self.owed.get_mut(&connection).and_then(VecDeque::pop_back);
+                    }
+                }
+                What::Take { captured } => {
+                    let owed = self.owed.get(&connection).and_then(VecDeque::front).copied();
+                    let Some((key, version)) = owed else {
+                        answers.push("closed before".into());
+                        continue;
+                    };
+                    let answer = self.take(connection, ANSWER_WITHIN);
+                    if let Some(frame) = captured {
+                        let captured = schema::response(key, version, frame);
+                        session::rename(&captured.expect("captured"), &answer, &mut names);
+                    }
+                    answers.push(normalised(&answer, ""));
+                }
+            }
+        }
+        answers
     }
 
     /// The answer to a frame. Kafka makes topics of themselves after it has answered that there is
@@ -264,7 +314,15 @@ impl<'a> Player<'a> {
         found.set_read_timeout(within);
         let outcome = match found.try_outcome() {
             Some(Outcome::Answer(frame)) => match schema::response(key, version, &frame) {
-                Ok(answer) => return answer,
+                Ok(mut answer) => {
+                    if key == ApiKey::Fetch && version < 4 {
+                        schema::spread_messages(&mut answer);
+                    }
+                    if matches!(key as i16, 19 | 20 | 21 | 33 | 37 | 42 | 44 | 49) {
+                        thread::sleep(self.publishes_within);
+                    }
+                    return answer;
+                }
                 Err(error) => format!("cannot be decoded: {error}"),
             },
             Some(Outcome::Closed) => "closed".to_owned(),

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use millrace_wire::batch::{BatchBuilder, BatchOptions, Headers, Record, patch_crc};
 use millrace_wire::compression::Compression;
 use millrace_wire::json::{ToJson, Value};
 use millrace_wire::message_set::SetOptions;
 use millrace_wire::messages::ResponseHeader;
 use millrace_wire::{ApiKey, Message, Reader, Uuid, api, for_each_message, message_set};
+use serde_json::json;
 
 /// Every schema by its name.
 pub(crate) struct Schemas(HashMap<String, Value>);
@@ -52,6 +55,15 @@ pub(crate) fn header(key: ApiKey, version: i16) -> Vec<u8> {
     out
 }
 
+/// What a captured request asks for; its correlation id becomes 7.
+pub(crate) fn asked_for(frame: &mut [u8]) -> (ApiKey, i16) {
+    let number = |at: usize| i16::from_be_bytes([frame[at], frame[at + 1]]);
+    let key = ApiKey::try_from(number(0)).expect("clients know the keys");
+    let version = number(2);
+    frame[4..8].copy_from_slice(&7_i32.to_be_bytes());
+    (key, version)
+}
+
 /// A response's frame as JSON.
 pub(crate) fn response(key: ApiKey, version: i16, frame: &[u8]) -> Result<Value, String> {
     let name = format!("{key}Response");
@@ -81,6 +93,27 @@ fn decode<'a, M: Message<'a> + ToJson>(
     match (reader.remaining(), header.correlation_id) {
         (0, 7) => Ok(message.to_json(version)),
         (left, id) => Err(format!("{left} bytes left, correlation id {id}")),
+    }
+}
+
+/// The records of message sets by their offsets: how sets are compressed, cut and filled up is not
+/// compared.
+pub(crate) fn spread_messages(answer: &mut Value) {
+    let topics = answer["responses"].as_array_mut().into_iter().flatten();
+    for partition in topics.flat_map(|topic| topic["partitions"].as_array_mut()).flatten() {
+        let Some(set) = partition["records"].as_str() else { continue };
+        let set = STANDARD.decode(set).expect("bytes in JSON are base64");
+        let (mut scratch, mut found) = (Vec::new(), json!({}));
+        let text = |bytes: Option<&[u8]>| bytes.map(|bytes| STANDARD.encode(bytes));
+        for message in message_set::messages(&set).map_while(Result::ok) {
+            message.verify_crc().expect("checksums are right");
+            let records = message.records(&mut scratch, 1 << 20).expect("sets are whole");
+            for record in records {
+                found[record.offset.to_string()] =
+                    json!([message.magic, record.timestamp, text(record.key), text(record.value)]);
+            }
+        }
+        partition["records"] = found;
     }
 }
 

@@ -227,6 +227,10 @@ fn deletes_by_name_and_by_id() {
         .into(),
         ..Default::default()
     };
+    let twice = vec![state(Some("b"), Uuid::ZERO), state(None, id)];
+    let by_both = DeleteTopicsRequest { topics: twice.into(), ..Default::default() };
+    let (_, answers) = world.with(|controller| controller.delete_topics(&by_both, 6));
+    assert_eq!((answers.len(), answers[0].id), (1, id), "refused once, and told which");
     for (request, version, expected) in [
         (
             by_name,
