@@ -214,8 +214,9 @@ impl<I: Io> Shard<I> {
     ) -> T {
         let Self { shared, config, io, .. } = self;
         let mut random = || io.random_u64();
-        let directories = shared.folders.iter().map(|folder| folder.id);
-        let spread = Spread::new(directories);
+        let folders = shared.folders.iter();
+        let spread =
+            Spread::new(folders.map(|folder| (folder.id, config.is_cordoned(&folder.path))));
         decide(&mut Controller { image, config, spread, random: &mut random })
     }
 

@@ -132,7 +132,7 @@ impl<I: Io> Shard<I> {
 
     /// Replays a partition of the offsets topic.
     fn load_groups(&mut self, id: PartitionId) -> Result<(), ErrorCode> {
-        let index = self.open_partition(id)?;
+        let index = self.open_partition(id).map_err(of_coordinator)?;
         let failed = |_| ErrorCode::KAFKA_STORAGE_ERROR;
         let Self { partitions, io, chunks, groups, .. } = self;
         let partition = partitions.get_mut(index).expect("opened just now");
@@ -279,12 +279,7 @@ impl<I: Io> Shard<I> {
 
     fn on_persisted(&mut self, on_done: PersistId, result: Result<(), ErrorCode>) {
         let now = self.group_now();
-        // Kafka's `CoordinatorPartitionWriter`: the client looks for the coordinator again.
-        let result = result.map_err(|error| match error {
-            ErrorCode::NOT_LEADER_OR_FOLLOWER => ErrorCode::NOT_COORDINATOR,
-            error => error,
-        });
-        let effects = self.groups.groups.persisted(now, on_done, result);
+        let effects = self.groups.groups.persisted(now, on_done, result.map_err(of_coordinator));
         self.run_effects(effects);
     }
 
@@ -306,6 +301,15 @@ impl<I: Io> Shard<I> {
             self.groups.groups.cancel(now, waiter);
             self.run_effects(Vec::new());
         }
+    }
+}
+
+/// What members are told when the partition with their group is not served at the moment: they look
+/// for the coordinator again.
+fn of_coordinator(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::NOT_LEADER_OR_FOLLOWER => ErrorCode::NOT_COORDINATOR,
+        error => error,
     }
 }
 

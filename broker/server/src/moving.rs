@@ -51,16 +51,17 @@ pub(crate) struct Moving {
 impl<I: Io> Shard<I> {
     /// Begins to move a partition of this shard; the answer of AlterReplicaLogDirs.
     pub(crate) fn begin_move(&mut self, id: PartitionId, to: usize) -> ErrorCode {
+        if let Some(moving) = self.moving(id) {
+            let is_same = moving.to == to;
+            return if is_same { ErrorCode::NONE } else { ErrorCode::REASSIGNMENT_IN_PROGRESS };
+        }
         let index = match self.open_partition(id) {
             Ok(index) => index,
             Err(error) => return error,
         };
         let partition = self.partitions.get_mut(index).expect("opened just now");
-        match &partition.moving {
-            Some(moving) if moving.to == to => return ErrorCode::NONE,
-            Some(_) => return ErrorCode::REASSIGNMENT_IN_PROGRESS,
-            None if partition.folder == to => return ErrorCode::NONE,
-            None => {}
+        if partition.folder == to {
+            return ErrorCode::NONE;
         }
         partition.moving = Some(Moving {
             to,

@@ -67,7 +67,7 @@ fn with<T>(image: &Image, config: &Config, decide: impl FnOnce(&mut Controller<'
         next += 1;
         next
     };
-    let spread = Spread::new([Uuid::from_halves(5, 5)]);
+    let spread = Spread::new([(Uuid::from_halves(5, 5), false)]);
     decide(&mut Controller { image, config, spread, random: &mut random })
 }
 

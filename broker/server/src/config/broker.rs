@@ -66,6 +66,7 @@ typed! {
         cleaner_map_load: f64 = "log.cleaner.io.buffer.load.factor",
         cleaner_buffer_bytes: i32 = "log.cleaner.io.buffer.size",
         cleaner_bytes_per_second_max: f64 = "log.cleaner.io.max.bytes.per.second",
+        cordoned_dirs: Vec<String> = "cordoned.log.dirs",
         move_bytes_per_second_max: i64 = "replica.alter.log.dirs.io.max.bytes.per.second",
         recovery_checkpoint_ms: i32 = "log.flush.offset.checkpoint.interval.ms",
         start_offset_checkpoint_ms: i32 = "log.flush.start.offset.checkpoint.interval.ms",
@@ -217,6 +218,17 @@ impl Config {
         Self::read(Layers { dynamic_broker, dynamic_default, settings })
     }
 
+    /// The first element of a value for `cordoned.log.dirs` that is no data folder.
+    pub fn unknown_folder<'a>(&self, value: &'a str) -> Option<&'a str> {
+        unknown_folder(&self.log_dirs, value)
+    }
+
+    /// Whether a data folder, by its absolute path, gets no new partitions.
+    pub fn is_cordoned(&self, folder: &Path) -> bool {
+        let names = &self.logs.cordoned_dirs;
+        names.iter().any(|name| name == "*" || absolute(Path::new(name)) == folder)
+    }
+
     /// Lines for the user about values that were accepted without their usual effect.
     pub fn notes(&self) -> &[String] {
         self.layers.settings.notes()
@@ -255,6 +267,11 @@ impl Config {
         if log_dirs.is_empty() {
             return refuse("log.dirs", "at least one data folder is needed");
         }
+        let cordoned = layers.settings.get("cordoned.log.dirs").map_or("", |set| &set.value);
+        if let Some(dir) = unknown_folder(&log_dirs, cordoned) {
+            let reason = format!("{dir} is none of log.dirs");
+            return refuse("cordoned.log.dirs", &reason);
+        }
         Ok(Self {
             node_id,
             rack: raw.rack,
@@ -270,6 +287,17 @@ impl Config {
             layers,
         })
     }
+}
+
+fn unknown_folder<'a>(folders: &[PathBuf], value: &'a str) -> Option<&'a str> {
+    let folders: Vec<PathBuf> = folders.iter().map(|folder| absolute(folder)).collect();
+    super::key::split_list(value)
+        .find(|name| *name != "*" && !folders.contains(&absolute(Path::new(name))))
+}
+
+/// The path as it is shown, as by Java: absolute, without "." and without a slash at the end.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into()).components().collect()
 }
 
 /// `0,2-5` as sorted numbers.

@@ -22,7 +22,6 @@ const BACKLOG: &str = "always 4,096, or what net.core.somaxconn allows";
 const CHECKPOINTS: &str = "they are saved 5 s after a change, or sooner, by the bytes written";
 const CLEANER: &str = "one background thread does this work";
 pub(super) const CLUSTER: &str = "matters only between the brokers of a cluster";
-const CORDON: &str = "cordoned log directories are not built";
 pub(super) const DELAY: &str = "files go at once: who still reads one holds it open";
 const DESCRIBE: &str = "DescribeTopicPartitions is not built";
 const FIRST: &str = "it is in the first of log.dirs, or in the one where it is found";
@@ -144,8 +143,8 @@ pub static BROKER_KEYS: &[Key] = &[
         "Length of one such sample."),
     key("controller.socket.timeout.ms", Int, Some("30000"), Any, Medium, No, Noted(CLUSTER),
         "Time-out of the controller's connections to brokers."),
-    key("cordoned.log.dirs", List, Some(""), Any, Medium, No, Refused(CORDON),
-        "Log directories that get no new partitions."),
+    key("cordoned.log.dirs", List, Some(""), Any, Medium, Yes, Honoured,
+        "Data folders that get no new partitions, written as in `log.dirs` or absolute; `*`: all."),
     key("create.topic.policy.class.name", Class, None, Any, Low, No, Refused(JAVA),
         "Java class that may veto new topics."),
     key("default.replication.factor", Int, Some("1"), Any, Medium, No, Honoured,

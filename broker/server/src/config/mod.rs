@@ -20,6 +20,7 @@ mod topic;
 mod topic_keys;
 mod typed;
 
+pub(crate) use broker::absolute;
 pub use broker::{Config, ConfigMap, Groups, Logs, MetadataLog, Own, Sockets, Topics};
 pub use broker_keys::BROKER_KEYS;
 pub use by_topic::{AcksAll, ByTopic, WriteMode};

@@ -165,6 +165,7 @@ fn listeners_follow_kafkas_rules() {
         ("broker.id=1\nnode.id=2", "node.id has another value"),
         ("process.roles=broker", "a node of its own has both roles"),
         ("millrace.cpus=3-1", "CPUs are written as 0,2-5"),
+        ("cordoned.log.dirs=*,/other", "/other is none of log.dirs"),
         ("authorizer.class.name=x.Y", "access control is not built yet"),
     ] {
         let error = told(text).expect_err(text);

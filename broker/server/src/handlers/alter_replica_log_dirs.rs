@@ -1,6 +1,8 @@
 //! AlterReplicaLogDirs (key 34), versions 0 to 2 (KIP-113): moves partitions to other data folders.
 //! It answers when the moves have begun; DescribeLogDirs tells of those under way.
 
+use std::path::Path;
+
 use millrace_io::Io;
 use millrace_wire::ErrorCode;
 use millrace_wire::messages::alter_replica_log_dirs_response::{
@@ -22,6 +24,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
     for dir in body.dirs.iter() {
         let folders = &shard.shared.folders;
         let to = folders.iter().position(|folder| folder.path.as_os_str() == dir.path);
+        let is_cordoned = shard.config.is_cordoned(Path::new(dir.path));
         for topic in dir.topics.iter() {
             let known = shard.image.topic(topic.name);
             for partition in topic.partitions.iter() {
@@ -29,6 +32,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
                 errors.push(match (to, known) {
                     (None, _) => ErrorCode::LOG_DIR_NOT_FOUND,
                     (_, None) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                    (Some(_), Some(_)) if is_cordoned => ErrorCode::INVALID_REPLICA_ASSIGNMENT,
                     (Some(to), Some(known)) => {
                         let id = PartitionId { topic_id: known.id, partition };
                         asked.push((errors.len(), id, to));

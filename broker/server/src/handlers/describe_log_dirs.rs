@@ -63,7 +63,11 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
             let paths: Vec<_> =
                 folders.iter().map(|folder| folder.path.to_string_lossy()).collect();
             let results = paths.iter().enumerate();
-            let results = results.map(|(index, path)| result(path, index, &answers)).collect();
+            let results = results.map(|(index, path)| {
+                let is_cordoned = shard.config.is_cordoned(Path::new(&**path));
+                DescribeLogDirsResult { is_cordoned, ..result(path, index, &answers) }
+            });
+            let results = results.collect();
             let body = DescribeLogDirsResponse { results, ..Default::default() };
             let reply = request.head.reply(&body);
             shard.reply(request.head, reply);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use millrace_wire::Uuid;
 
-use crate::config::{Config, properties};
+use crate::config::{Config, absolute, properties};
 
 const META: &str = "meta.properties";
 const LOCK: &str = ".lock";
@@ -179,11 +179,9 @@ fn make_folders(named: &[PathBuf]) -> Result<Vec<PathBuf>, DataDirError> {
     for name in named {
         let attempt = || {
             fs::create_dir_all(name)?;
-            // Without "." and without a slash at the end, as Java shows it.
-            let path = std::path::absolute(name)?.components().collect();
-            Ok((path, name.canonicalize()?))
+            Ok((absolute(name), name.canonicalize()?))
         };
-        let (path, own): (PathBuf, PathBuf) = attempt().map_err(|error| unusable(name, error))?;
+        let (path, own) = attempt().map_err(|error| unusable(name, error))?;
         for other in &real {
             if own == *other {
                 return Err(DataDirError::Repeated { path });

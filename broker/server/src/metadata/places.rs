@@ -131,8 +131,10 @@ impl Places<'_> {
         number: i32,
     ) -> io::Result<()> {
         let name = format!("{}-{number}", topic.name);
-        for (index, from) in self.folders.iter().enumerate() {
-            if from.id != to.id && self.is_of(io, index, &name, topic.id) {
+        for from in self.folders {
+            let old = PartitionLog::read_topic_id(io, &from.path.join(&name));
+            // Whatever else is there stays, and `find` tells of it.
+            if from.id != to.id && old.is_ok_and(|id| id == topic.id) {
                 let gone = marked(&topic.name, number, topic.id, DELETED);
                 io.rename(&from.path.join(&name), &from.path.join(gone))?;
                 io.sync_dir(&from.path)?;
@@ -149,7 +151,7 @@ impl Places<'_> {
     pub fn find<I: Io>(&self, io: &mut I, image: &Image) -> Result<Found, PlaceError> {
         let mut found = Found::new();
         let mut missing: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
-        let mut spread = Spread::new(self.folders.iter().map(|folder| folder.id));
+        let mut spread = Spread::new(self.folders.iter().map(|folder| (folder.id, false)));
         let mut names = None;
         for topic in image.topics() {
             for (number, partition) in (0..).zip(&topic.partitions) {

@@ -12,14 +12,10 @@ use crate::programs::Names;
 use crate::raw::{
     Bytes, Connection, Outcome, batch, create, fetch_from, i16_at, i32_at, i64_at, produce_to,
 };
+use crate::storage::{RESTARTS, SmallDisk, delete_topic, exchange, soon};
 
 const TWO: &str = "log.dirs={folder}/data,{folder}/more";
 const PARTITIONS: i32 = 6;
-
-/// The broker's end and start again, as a name and what does it.
-type Restart = (&'static str, fn(&mut Broker));
-const RESTARTS: [Restart; 2] =
-    [("a kill", Broker::restart_after_kill), ("a clean stop", Broker::restart_cleanly)];
 
 /// The broker's two folders.
 fn folders(broker: &Broker) -> [PathBuf; 2] {
@@ -244,6 +240,18 @@ fn a_partition_moves_to_another_folder_while_it_is_served() {
         assert_eq!(partitions_in(to, &name), [name.as_str()]);
         assert!(!from.join(&name).exists());
     }
+    // A topic that goes while it moves leaves nothing behind.
+    let gone = Names::fresh().topic("gone");
+    assert_eq!(create(&mut client, &gone, 1, &[("segment.bytes", "1048576")]), 0);
+    for offset in 0..60 {
+        assert_eq!(produce_to(&mut client, &gone, 0, &record), (0, offset));
+    }
+    let to = [&data, &more].into_iter().find(|folder| partitions_in(folder, &gone).is_empty());
+    assert_eq!(move_to(&mut client, &gone, 0, to.expect("it is in one of two")), 0);
+    assert_eq!(delete_topic(&mut client, &gone), 0);
+    soon("nothing is left", || {
+        [&data, &more].iter().all(|folder| partitions_in(folder, &gone).is_empty())
+    });
     let total = count;
     for (what, restart) in RESTARTS {
         restart(&mut broker);
@@ -258,6 +266,49 @@ fn a_partition_moves_to_another_folder_while_it_is_served() {
         assert_eq!(bytes, record.len() * usize::try_from(total).expect("small"), "{what}");
         assert_eq!(partitions_in(&more, &name), [name.as_str()], "{what}");
         assert_eq!(partitions_in(&data, &name), [""; 0], "{what}");
+    }
+}
+
+/// Commits that meet the moment of a move are told NOT_COORDINATOR, and tried again.
+#[test]
+fn group_offsets_move_while_they_are_committed() {
+    let mut broker = Broker::start(&[TWO, "offsets.topic.num.partitions=1"]);
+    if !broker.is_own() {
+        return;
+    }
+    let topic = Names::fresh().topic("committed");
+    let mut client = Connection::open(broker.bootstrap());
+    assert_eq!(create(&mut client, &topic, 1, &[]), 0);
+    let coordinator = Bytes::request(10, 0).string("group");
+    while exchange(&mut client, coordinator.clone(), 4) != 0 {}
+    let mut next = 0;
+    let mut commit = |client: &mut Connection| {
+        let request = Bytes::request(8, 2).string("group").i32(-1).string("").i64(-1);
+        let request = request.i32(1).string(&topic).i32(1).i32(0).i64(next).string("note");
+        match exchange(client, request, 4 + 4 + 2 + topic.len() + 4 + 4) {
+            0 => next += 1,
+            error => assert_eq!(error, 16, "offset {next}"),
+        }
+    };
+    (0..50).for_each(|_| commit(&mut client));
+    let folders = folders(&broker);
+    let name = "__consumer_offsets-0";
+    for _ in 0..4 {
+        let to = folders.iter().find(|folder| !folder.join(name).exists()).expect("in one of two");
+        assert_eq!(move_to(&mut client, "__consumer_offsets", 0, to), 0);
+        while !to.join(name).exists() {
+            commit(&mut client);
+        }
+        (0..50).for_each(|_| commit(&mut client));
+    }
+    for (what, restart) in RESTARTS {
+        restart(&mut broker);
+        let mut client = Connection::open(broker.bootstrap());
+        while exchange(&mut client, coordinator.clone(), 4) != 0 {}
+        let request = Bytes::request(9, 1).string("group").i32(1).string(&topic).i32(1).i32(0);
+        let Outcome::Answer(answer) = client.exchange(&request.0) else { panic!("closed") };
+        let committed = i64_at(&answer, 4 + 4 + 2 + topic.len() + 4 + 4);
+        assert_eq!(committed, next - 1, "after {what}");
     }
 }
 
@@ -301,4 +352,68 @@ fn a_move_survives_a_kill_at_any_moment() {
         assert_eq!(copies, [""; 0], "round {round}");
     }
     println!("{moved} of 12 moves were over when the broker was killed");
+}
+
+/// Produce v3 of a batch to each of the partitions at once, acks=all; the error codes.
+fn produce_to_all(
+    connection: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    records: &[u8],
+) -> Vec<i16> {
+    let length = |length: usize| i32::try_from(length).expect("test requests are small");
+    let request = Bytes::request(0, 3).i16(-1).i16(-1).i32(10_000).i32(1).string(topic);
+    let request =
+        partitions.iter().fold(request.i32(length(partitions.len())), |request, number| {
+            request.i32(*number).i32(length(records.len())).raw(records)
+        });
+    let Outcome::Answer(answer) = connection.exchange(&request.0) else { panic!("closed") };
+    let at = 4 + 4 + 2 + topic.len() + 4;
+    let mut errors: Vec<(i32, i16)> = (0..partitions.len())
+        .map(|index| (i32_at(&answer, at + 22 * index), i16_at(&answer, at + 22 * index + 4)))
+        .collect();
+    errors.sort_unstable();
+    errors.into_iter().map(|(_, error)| error).collect()
+}
+
+/// Two file systems: each is flushed by itself, and a full one stops nobody on the other.
+#[test]
+fn each_disk_is_flushed_and_may_be_full_for_itself() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let dirs = format!("log.dirs={{folder}}/data,{}", disk.0.join("more").display());
+    let mut broker = Broker::start(&[&dirs, "millrace.shards=1"]);
+    if !broker.is_own() {
+        return;
+    }
+    let topic = Names::fresh().topic("disks");
+    let mut client = Connection::open(broker.bootstrap());
+    assert_eq!(create(&mut client, &topic, 16, &[]), 0);
+    let (large, small) = (batch(&[b'x'; 30_000]), batch(b"small"));
+    let all: Vec<i32> = (0..16).collect();
+    let (first, second): (Vec<i32>, Vec<i32>) = all.iter().partition(|number| **number % 2 == 0);
+    for _ in 0..5 {
+        assert_eq!(produce_to_all(&mut client, &topic, &all, &small), [0; 16]);
+    }
+    disk.fill();
+    let refused = (0..50).find_map(|_| {
+        let errors = produce_to_all(&mut client, &topic, &second, &large);
+        errors.iter().any(|error| *error != 0).then_some(errors)
+    });
+    let refused = refused.expect("4 MiB are full");
+    assert!(refused.iter().all(|error| [0, 56].contains(error)), "{refused:?}");
+    assert_eq!(produce_to_all(&mut client, &topic, &first, &large), [0; 8]);
+    let more = disk.0.join("more");
+    assert_eq!(move_to(&mut client, &topic, 0, &more), 0, "it begins");
+    soon("there is no room for it", || broker.log().contains("-0: stays where it is, "));
+    assert_eq!(produce_to_all(&mut client, &topic, &first, &large), [0; 8]);
+    soon("the copy goes", || partitions_in(&more, &topic).len() == 8);
+    disk.free();
+    for (what, restart) in RESTARTS {
+        restart(&mut broker);
+        let mut client = Connection::open(broker.bootstrap());
+        assert_eq!(produce_to_all(&mut client, &topic, &all, &small), [0; 16], "after {what}");
+        let lengths = all.iter().map(|number| fetch_from(&mut client, &topic, *number, 0).1.len());
+        let least = lengths.min().expect("sixteen");
+        assert!(least >= 6 * small.len(), "{least} bytes after {what}");
+    }
 }

@@ -132,7 +132,7 @@ fn java_tools_and_admin_move_partitions_between_folders() {
         let broker = Broker::start(&["log.dirs={folder}/data,{folder}/more"]);
         let run = Run::new(&broker);
         run.phases(JAVA, &["create", "write"]);
-        run.phases(JAVA_ADMIN_TOOLS, &["folders"]);
+        run.phases(JAVA_ADMIN_TOOLS, &["folders", "cordon", "delivery"]);
         run.phases(JAVA, &["read"]);
     }
 }

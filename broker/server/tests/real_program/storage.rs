@@ -15,12 +15,12 @@ use crate::raw::{
 };
 
 /// The broker's end and start again, as a name and what does it.
-type Restart = (&'static str, fn(&mut Broker));
-const RESTARTS: [Restart; 2] =
+pub(crate) type Restart = (&'static str, fn(&mut Broker));
+pub(crate) const RESTARTS: [Restart; 2] =
     [("a kill", Broker::restart_after_kill), ("a clean stop", Broker::restart_cleanly)];
 
 /// For what the broker's background thread does a moment after the answer.
-fn soon(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn soon(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < end, "{what}: not within 20 s");
@@ -29,14 +29,14 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// A request about one topic; its error code, at this place of the answer.
-fn exchange(connection: &mut Connection, request: Bytes, at: usize) -> i16 {
+pub(crate) fn exchange(connection: &mut Connection, request: Bytes, at: usize) -> i16 {
     let Outcome::Answer(answer) = connection.exchange(&request.0) else {
         panic!("the broker closed the connection");
     };
     i16_at(&answer, at)
 }
 
-fn delete_topic(connection: &mut Connection, topic: &str) -> i16 {
+pub(crate) fn delete_topic(connection: &mut Connection, topic: &str) -> i16 {
     let request = Bytes::request(20, 1).i32(1).string(topic).i32(10_000);
     exchange(connection, request, 4 + 4 + 4 + 2 + topic.len())
 }
@@ -192,10 +192,10 @@ fn the_offsets_topic_is_compacted() {
 }
 
 /// A file system of its own of 4 MiB. `None` where this process may not mount one.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(pub(crate) PathBuf);
 
 impl SmallDisk {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Names::fresh().topic("disk"));
         fs::create_dir_all(&path).expect("the target folder is writable");
         let mut mount = Command::new("mount");
@@ -209,12 +209,12 @@ impl SmallDisk {
     }
 
     /// Takes all the space that is left.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = fs::File::create(self.0.join("filler")).expect("an entry needs no block");
         while file.write_all(&[0; 4096]).is_ok() {}
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.0.join("filler")).expect("it was filled");
     }
 }

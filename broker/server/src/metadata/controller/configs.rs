@@ -8,7 +8,9 @@ use millrace_wire::messages::{AlterConfigsRequest, IncrementalAlterConfigsReques
 
 use super::{Controller, Refusal, refuse};
 use crate::config::key::{Dynamic, Kind, split_list};
-use crate::config::{ConfigMap, Key, broker_key, check_group, check_topic, group_key, topic_key};
+use crate::config::{
+    Config, ConfigMap, Key, broker_key, check_group, check_topic, group_key, topic_key,
+};
 use crate::metadata::checkpoint::config_record;
 use crate::metadata::record::{MetadataRecord, ResourceType};
 
@@ -145,7 +147,7 @@ impl Controller<'_> {
                 check_topic(self.config, given).map(drop).or_else(invalid)?;
             }
             ResourceType::Group => check_group(self.config, &new).or_else(invalid)?,
-            _ => check_broker(&new, &present)?,
+            _ => check_broker(self.config, &new, &present)?,
         }
         let gone = present.keys().filter(|key| !new.contains_key(*key));
         let gone = gone.map(|key| config_record(kind, name, key, None));
@@ -243,7 +245,7 @@ fn apply(
 }
 
 /// Checks the new dynamic settings of a broker, or of all.
-fn check_broker(new: &ConfigMap, present: &ConfigMap) -> Result<(), Refusal> {
+fn check_broker(config: &Config, new: &ConfigMap, present: &ConfigMap) -> Result<(), Refusal> {
     let changed = || new.iter().filter(|(key, value)| present.get(*key) != Some(*value));
     let known = |key: &str| broker_key(key);
     let fixed: Vec<&str> = changed()
@@ -262,6 +264,15 @@ fn check_broker(new: &ConfigMap, present: &ConfigMap) -> Result<(), Refusal> {
         };
         if let Err(bad) = key.check(value) {
             return refuse(ErrorCode::INVALID_REQUEST, bad.to_string());
+        }
+        if name == "cordoned.log.dirs"
+            && let Some(dir) = config.unknown_folder(value)
+        {
+            let message = format!(
+                "All entries in {name} must be present in log.dirs or log.dir. Missing entries : \
+                 {dir}"
+            );
+            return refuse(ErrorCode::INVALID_REQUEST, message);
         }
     }
     Ok(())

@@ -29,6 +29,9 @@ const NAME_CHARACTERS_MAX: usize = 249;
 /// Partitions that one request may make, as in Kafka.
 const NEW_PARTITIONS_MAX: usize = 10_000;
 
+const CORDONED: &str =
+    "All brokers are currently fenced, or have all their log directories cordoned.";
+
 /// A refusal: the protocol's error, and the text that clients show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the names say it
@@ -102,6 +105,14 @@ impl Controller<'_> {
             if id > Uuid::from_halves(0, 100) && !id.to_string().starts_with('-') {
                 return id;
             }
+        }
+    }
+
+    /// Checks that a folder takes new partitions.
+    fn check_folders(&self, before: &str) -> Result<(), Refusal> {
+        match self.spread.is_closed() {
+            false => Ok(()),
+            true => refuse(ErrorCode::INVALID_REPLICATION_FACTOR, format!("{before}{CORDONED}")),
         }
     }
 

@@ -84,6 +84,9 @@ impl Controller<'_> {
             let message = "Excessively large number of partitions per request.";
             return refuse(ErrorCode::POLICY_VIOLATION, message);
         };
+        if asked.assignments.is_none() {
+            self.check_folders("")?;
+        }
         let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
         let replicas = match &asked.assignments {
             None => vec![vec![self.config.node_id; 1]; more],

@@ -14,6 +14,8 @@ use crate::metadata::checkpoint::{config_records, partition_record};
 use crate::metadata::image::{Partition, Topic, is_internal_topic};
 use crate::metadata::record::{MetadataRecord, ResourceType};
 
+const ONE_REPLICA: &str = "Unable to replicate the partition 1 time(s): ";
+
 /// What was decided on one topic that someone wants created.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the names say it
@@ -111,7 +113,9 @@ impl Controller<'_> {
                     ("compression.type", "producer".to_owned()),
                     ("segment.bytes", segment.to_string()),
                 ];
-                self.check_new_name(name, &made).map(|()| Wanted {
+                let checked =
+                    self.check_new_name(name, &made).and_then(|()| self.check_folders(ONE_REPLICA));
+                checked.map(|()| Wanted {
                     replicas: vec![vec![self.config.node_id]; offsets_partitions as usize],
                     configs: configs.map(|(key, value)| (key.to_owned(), value)).into(),
                 })
@@ -217,6 +221,7 @@ impl Controller<'_> {
             );
             return refuse(ErrorCode::INVALID_REPLICATION_FACTOR, message);
         }
+        self.check_folders(ONE_REPLICA)?;
         // More than are left is refused by the caller; no need to make that many.
         let count = (partitions as usize).min(partitions_left + 1);
         Ok(vec![vec![self.config.node_id]; count])

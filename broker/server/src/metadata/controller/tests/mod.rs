@@ -21,6 +21,7 @@ struct World {
     config: Config,
     next: u64,
     found: Found,
+    cordoned: Vec<Uuid>,
 }
 
 const FOLDERS: [Uuid; 2] = [Uuid::from_bytes([5; 16]), Uuid::from_bytes([6; 16])];
@@ -28,7 +29,13 @@ const FOLDERS: [Uuid; 2] = [Uuid::from_bytes([5; 16]), Uuid::from_bytes([6; 16])
 impl World {
     fn new(set: &[(&str, &str)]) -> Self {
         let config = Config::of(set.iter().copied()).expect("legal values");
-        let mut world = Self { image: Image::default(), config, next: 1000, found: Found::new() };
+        let mut world = Self {
+            image: Image::default(),
+            config,
+            next: 1000,
+            found: Found::new(),
+            cordoned: Vec::new(),
+        };
         world.start();
         world
     }
@@ -58,7 +65,7 @@ impl World {
             *next
         };
         let (image, config) = (&self.image, &self.config);
-        let spread = Spread::new(FOLDERS);
+        let spread = Spread::new(FOLDERS.map(|id| (id, self.cordoned.contains(&id))));
         decide(&mut Controller { image, config, spread, random: &mut random })
     }
 
@@ -371,6 +378,17 @@ fn the_folder_with_the_fewest_partitions_gets_the_next() {
     assert_eq!(folders(&world, "a"), [1, 1, 0]);
     let more =
         CreatePartitionsTopic { name: "c", count: 4, assignments: None, ..Default::default() };
-    assert_eq!(world.grow(more), "ok");
+    assert_eq!(world.grow(more.clone()), "ok");
     assert_eq!(folders(&world, "c"), [1, 0, 0, 0]);
+    world.cordoned = vec![FOLDERS[1]];
+    assert_eq!(world.create(vec![topic("d", 3, 1)]), ["ok"]);
+    assert_eq!(folders(&world, "d"), [0, 0, 0]);
+    world.cordoned = FOLDERS.to_vec();
+    let closed = format!("38 Unable to replicate the partition 1 time(s): {CORDONED}");
+    let both = world.create(vec![topic("e", 1, 1), assigned("f", &[(0, &[1])])]);
+    assert_eq!(both, [&*closed, "ok"]);
+    let more = CreatePartitionsTopic { name: "c", count: 5, ..more };
+    assert_eq!(world.grow(more), format!("38 {CORDONED}"));
+    let names = ["g", "__consumer_offsets"];
+    assert_eq!(world.with(|controller| controller.auto_create_topics(names)).len(), 0);
 }

@@ -8,9 +8,20 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Future;
 import java.util.regex.Pattern;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionReplica;
+import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.InvalidReplicationFactorException;
 
 public final class AdminTools {
     static final String TOOLS = "org.apache.kafka.tools.";
@@ -22,6 +33,8 @@ public final class AdminTools {
         phases.put("offsets", AdminTools::offsets);
         phases.put("node", AdminTools::node);
         phases.put("folders", AdminTools::folders);
+        phases.put("cordon", AdminTools::cordon);
+        phases.put("delivery", AdminTools::delivery);
         phases.put("perf", AdminTools::perf);
         phases.put("verifiable", AdminTools::verifiable);
         phases.put("dump_log", AdminTools::dumpLog);
@@ -174,6 +187,83 @@ public final class AdminTools {
             admin.alterReplicaLogDirs(Map.of(replica, from)).all().get();
             Expected.soon(() -> folderOf(admin, replica).equals(from), "moved back");
         }
+    }
+
+    /** On the same broker: folders that get no new partitions. */
+    static void cordon(String bootstrap, String prefix, long baseMs) throws Exception {
+        try (Admin admin = Clients.admin(bootstrap)) {
+            int node = admin.describeCluster().nodes().get().iterator().next().id();
+            var replica = new TopicPartitionReplica(prefix + "-codecs", 0, node);
+            var dirs = admin.describeLogDirs(Set.of(node)).allDescriptions().get().get(node);
+            String to = folderOf(admin, replica);
+            String from = dirs.keySet().stream().filter(dir -> !dir.equals(to)).findAny().get();
+            cordon(admin, node, from);
+            Expected.soon(() -> admin.describeLogDirs(Set.of(node)).allDescriptions().get()
+                    .get(node).get(from).isCordoned(), "cordoned");
+            Expected.raises("InvalidReplicaAssignmentException", () -> admin.alterReplicaLogDirs(
+                    Map.of(replica, from)).all().get(), "to a cordoned folder");
+            var other = new NewTopic(prefix + "-cordoned", 3, (short) 1);
+            admin.createTopics(Set.of(other)).all().get();
+            Expected.soon(() -> admin.describeLogDirs(Set.of(node)).allDescriptions().get()
+                    .get(node).get(to).replicaInfos().keySet().stream()
+                    .filter(tp -> tp.topic().equals(other.name())).count() == 3, "all in one");
+            cordon(admin, node, "*");
+            Expected.soon(() -> {
+                String name = prefix + "-" + System.nanoTime();
+                try {
+                    Clients.createOne(admin, name, 1, 1).get();
+                    return false;
+                } catch (ExecutionException e) {
+                    return e.getCause() instanceof InvalidReplicationFactorException;
+                }
+            }, "no folder is open");
+            Expected.raises("InvalidRequestException", () -> cordon(admin, node, to + "/none"),
+                    "a folder that is not there");
+            cordon(admin, node, "");
+            Expected.soon(() -> !admin.describeLogDirs(Set.of(node)).allDescriptions().get()
+                    .get(node).get(from).isCordoned(), "open again");
+            admin.alterReplicaLogDirs(Map.of(replica, from)).all().get();
+            Expected.soon(() -> folderOf(admin, replica).equals(from), "moved back");
+        }
+    }
+
+    /** Records sent while their partition goes from folder to folder are there once, in order. */
+    static void delivery(String bootstrap, String prefix, long baseMs) throws Exception {
+        String topic = prefix + "-moving";
+        var future = new ArrayList<Future<RecordMetadata>>();
+        try (Admin admin = Clients.admin(bootstrap); var producer = Clients.producer(bootstrap)) {
+            var config = Map.of("segment.bytes", "1048576");
+            var wanted = new NewTopic(topic, 1, (short) 1).configs(config);
+            admin.createTopics(Set.of(wanted)).all().get();
+            int node = admin.describeCluster().nodes().get().iterator().next().id();
+            var replica = new TopicPartitionReplica(topic, 0, node);
+            var dirs = admin.describeLogDirs(Set.of(node)).allDescriptions().get().get(node);
+            byte[] value = new byte[10_000];
+            for (int round = 0; round < 8; round++) {
+                String from = folderOf(admin, replica);
+                String to = dirs.keySet().stream().filter(d -> !d.equals(from)).findAny().get();
+                admin.alterReplicaLogDirs(Map.of(replica, to)).all().get();
+                while (!folderOf(admin, replica).equals(to)) {
+                    for (int i = 0; i < 50; i++) {
+                        byte[] key = Expected.bytes(String.valueOf(future.size()));
+                        future.add(producer.send(new ProducerRecord<>(topic, 0, key, value)));
+                    }
+                }
+            }
+            for (int i = 0; i < future.size(); i++) {
+                Expected.equal(future.get(i).get().offset(), (long) i, "offset of record " + i);
+            }
+            var end = admin.listOffsets(Map.of(new TopicPartition(topic, 0),
+                    OffsetSpec.latest())).all().get();
+            Expected.equal(end.values().iterator().next().offset(), (long) future.size(), "end");
+        }
+    }
+
+    static Object cordon(Admin admin, int node, String dirs) throws Exception {
+        var broker = new ConfigResource(ConfigResource.Type.BROKER, String.valueOf(node));
+        var entry = new ConfigEntry("cordoned.log.dirs", dirs);
+        return admin.incrementalAlterConfigs(Map.of(broker, List.of(
+                new AlterConfigOp(entry, AlterConfigOp.OpType.SET)))).all().get();
     }
 
     static String folderOf(Admin admin, TopicPartitionReplica replica) throws Exception {
