@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use millrace_io::ring::RingIo;
 use millrace_io::{Event, Io, OpenMode};
@@ -64,6 +65,36 @@ fn an_idle_ring_uses_no_cpu() {
     }
     assert!(waits <= 4, "{waits} wake-ups while nothing happened");
     assert!(cpu_ns() - start_ns < 3_000_000, "{} ns of CPU in 300 ms", cpu_ns() - start_ns);
+}
+
+#[test]
+fn a_connection_closed_while_bytes_arrive_is_gone() {
+    let mut io = ring();
+    let (_, address) = io.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let socket = loop {
+            io.wait(None).unwrap();
+            if let Some(Event::Accepted { stream, .. }) = io.next_event() {
+                break io.adopt(stream).unwrap();
+            }
+        };
+        // Its poll is armed; then the kernel has an event for it that nobody has looked at.
+        let soon = io.now().plus_ms(1);
+        io.wait(Some(soon)).unwrap();
+        client.write_all(b"x").unwrap();
+        io.close(socket);
+        let soon = io.now().plus_ms(20);
+        while io.now() < soon {
+            io.wait(Some(soon)).unwrap();
+            while io.next_event().is_some() {}
+        }
+        match client.read(&mut [0]) {
+            Ok(count) => assert_eq!(count, 0),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
 }
 
 #[test]

@@ -214,7 +214,7 @@ impl<I: Io> Shard<I> {
             && rules.check_size(plan.records_bytes).is_ok();
         let partition = PartitionId { topic_id: topic.id, partition: index };
         let is_ours = partition.owner(self.mailbox.shards()) == self.id;
-        (is_plain && takes_it && is_ours && matches!(body.acks, -1 | 1)).then_some(partition)
+        (is_plain && takes_it && is_ours && matches!(body.acks, -1..=1)).then_some(partition)
     }
 
     /// Receives the missing bytes behind the end of the log. `Some` are those bytes, when the batch

@@ -251,7 +251,8 @@ impl Chart {
 fn places<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(f64, f64)> {
     let (mut x, mut y) = (LEFT, 0.0);
     let places = names.map(|name| {
-        let width = 40.0 + 6.6 * name.chars().count() as f64;
+        // At the size that phones get.
+        let width = 42.0 + 7.6 * name.chars().count() as f64;
         if x > LEFT && x + width > WIDTH {
             (x, y) = (LEFT, y + LINE);
         }

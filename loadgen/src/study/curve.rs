@@ -3,7 +3,6 @@
 
 use super::metric::{Metric, number};
 use crate::report::chart::{Chart, Scale, Series};
-use crate::report::text::short;
 use serde_json::Value;
 
 /// Lines whose values lie further apart are drawn on powers of ten.
@@ -97,10 +96,18 @@ fn curve(report: &Value, base: &str, axis: &str, metric: &str) -> Option<Chart> 
         x_label: words(axis).to_owned(),
         x_scale,
         y_scale,
-        y_words: |y| if y < 1_000.0 { number(y) } else { short(y) },
-        x_words: |x| if x < 1_000.0 { number(x) } else { short(x) },
+        y_words: brief,
+        x_words: brief,
         series,
     })
+}
+
+fn brief(value: f64) -> String {
+    match value {
+        1_000_000.0.. => format!("{} M", number(value / 1e6)),
+        1_000.0.. => format!("{} k", number(value / 1e3)),
+        _ => number(value),
+    }
 }
 
 /// An option as the label of an axis.

@@ -23,10 +23,9 @@ const OTHER_WORKERS_MAX: u32 = 2;
 
 /// All operations that this crate submits. Multishot and deferred task work have no probe of their
 /// own; a kernel that takes our setup flags (6.1) has them.
-const OPERATIONS: [u8; 8] = [
+const OPERATIONS: [u8; 7] = [
     opcode::AcceptMulti::CODE,
     opcode::PollAdd::CODE,
-    opcode::PollRemove::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,

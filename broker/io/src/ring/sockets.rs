@@ -309,13 +309,14 @@ impl Sockets {
 
     pub(super) fn close(&mut self, queue: &mut Queue, id: SocketId) {
         let closed = self.sockets.remove(id.0).expect("only open sockets are closed");
-        // The polls hold the connection until they are removed, with the next submission.
+        // The polls hold the connection until they are cancelled, with the next submission. Not
+        // PollRemove: it leaves a poll alone for which an event is on its way (EALREADY).
         let generation = closed.generation;
         let readable = Purpose::Readable { socket: id.0, generation }.pack();
-        push(queue, opcode::PollRemove::new(readable).build(), Purpose::Nothing);
+        push(queue, opcode::AsyncCancel::new(readable).build(), Purpose::Nothing);
         if closed.writable_wanted {
             let writable = Purpose::Writable { socket: id.0, generation }.pack();
-            push(queue, opcode::PollRemove::new(writable).build(), Purpose::Nothing);
+            push(queue, opcode::AsyncCancel::new(writable).build(), Purpose::Nothing);
         }
     }
 }

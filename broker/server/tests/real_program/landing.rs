@@ -86,6 +86,26 @@ fn large_batches_are_stored_as_they_were_sent() {
 }
 
 #[test]
+fn large_batches_that_nobody_waits_for_are_stored_as_they_were_sent() {
+    let (_broker, mut client, topic) = start();
+    let batches = [large(b'a'), large(b'b'), large(b'c')];
+    let sent = || batches.iter().cycle().take(30);
+    for batch in sent() {
+        client.write(&request(3, &topic, 0, batch));
+    }
+    for (offset, batch) in sent().enumerate() {
+        // The fetch goes the way of the batches: it is answered after they were stored.
+        let found = stored(&mut client, &topic, offset as i64);
+        assert!(found[16..batch.len()] == batch[16..], "offset {offset}");
+    }
+    // One that cannot be stored is told by closing the connection.
+    let mut damaged = large(b'x');
+    *damaged.last_mut().expect("not empty") ^= 1;
+    client.write(&request(3, &topic, 0, &damaged));
+    assert_eq!(client.outcome(), Outcome::Closed);
+}
+
+#[test]
 fn a_large_batch_may_come_bit_by_bit() {
     let (_broker, mut client, topic) = start();
     let batch = large(b'x');
