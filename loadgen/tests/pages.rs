@@ -49,11 +49,15 @@ frame.onload = () => {
 fn chromium(arguments: &[String], url: &Path) -> Option<Output> {
     let program = std::env::var_os("CHROMIUM").unwrap_or_else(|| "chromium".into());
     let quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"];
-    let mut command = Command::new(program);
+    // One that hangs is a failure, not the end of all tests.
+    let mut command = Command::new("timeout");
+    command.arg("120").arg(program);
     // Whoever runs the tests may have no home to write to.
     command.args(quiet).arg(format!("--user-data-dir={}", url.with_extension("home").display()));
     let url = format!("file://{}", url.display());
-    command.args(arguments).arg("--allow-file-access-from-files").arg(url).output().ok()
+    let done = command.args(arguments).arg("--allow-file-access-from-files").arg(url).output();
+    // 127: there is no such program.
+    done.ok().filter(|output| output.status.code() != Some(127))
 }
 
 /// What the console was told.
