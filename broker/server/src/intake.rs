@@ -9,6 +9,7 @@ use millrace_io::Io;
 
 use crate::config::Sockets;
 use crate::connection::ConnectionId;
+use crate::limits;
 use crate::shard::Shard;
 
 /// Open connections of all shards. Touched when one opens or closes.
@@ -54,25 +55,34 @@ impl Peers {
 }
 
 /// Memory for large requests that one shard is receiving.
-#[derive(Default)]
 pub(crate) struct LargeFrames {
+    /// This shard's part of `queued.max.request.bytes`.
+    bytes_max: usize,
     held_bytes: usize,
     /// Whose frames wait for memory, in order.
     waiting: VecDeque<ConnectionId>,
+}
+
+impl LargeFrames {
+    /// For one of so many shards.
+    pub(crate) fn new(sockets: &Sockets, shards: usize) -> Self {
+        let all_bytes_max = usize::try_from(sockets.queued_bytes_max);
+        let bytes_max = all_bytes_max.unwrap_or(limits::LARGE_FRAME_BYTES) / shards;
+        Self { bytes_max, held_bytes: 0, waiting: VecDeque::new() }
+    }
 }
 
 impl<I: Io> Shard<I> {
     /// Whether the frame of this size at the front of a connection may be received now. If not,
     /// its connection is served again when there is memory.
     pub(crate) fn hold_frame(&mut self, id: ConnectionId, bytes: usize) -> bool {
-        let held = self.large_frames.held_bytes;
-        let limit = self.large_frame_bytes_max;
+        let LargeFrames { held_bytes: held, bytes_max, .. } = self.large_frames;
         let Some(connection) = self.connection(id) else { return false };
         if connection.held_bytes > 0 {
             return true;
         }
         // One is always let in: it may be larger than the limit, and waits for nobody.
-        if held > 0 && held + bytes > limit {
+        if held > 0 && held + bytes > bytes_max {
             connection.may_receive = false;
             if !std::mem::replace(&mut connection.awaits_memory, true) {
                 self.large_frames.waiting.push_back(id);

@@ -46,9 +46,7 @@ impl<I: Io> Shard<I> {
         let slots = usize::try_from(shared.config.topics.fetch_sessions_max).unwrap_or(0);
         let sessions = Sessions::new(slots, id, mailbox.shards());
         let flushes = Flushes::new(shared.folders.len());
-        let queued_bytes_max = usize::try_from(shared.config.sockets.queued_bytes_max);
-        let large_frame_bytes_max =
-            queued_bytes_max.unwrap_or(limits::LARGE_FRAME_BYTES) / mailbox.shards();
+        let large_frames = LargeFrames::new(&shared.config.sockets, mailbox.shards());
         let group_now = Now { monotonic_ms: now.ns() / 1_000_000, wall_ms: io.wall_clock_ms() };
         Self {
             id,
@@ -81,8 +79,7 @@ impl<I: Io> Shard<I> {
             queue: Vec::new(),
             paused: Vec::new(),
             spare_buffers: Vec::new(),
-            large_frames: LargeFrames::default(),
-            large_frame_bytes_max,
+            large_frames,
             scratch: Vec::new(),
             landed: None,
             cold: HashMap::new(),

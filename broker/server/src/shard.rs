@@ -109,8 +109,6 @@ pub(crate) struct Shard<I: Io> {
     /// Connections that wait until fewer bytes are unwritten.
     pub(crate) paused: Vec<ConnectionId>,
     pub(crate) large_frames: LargeFrames,
-    /// This shard's part of `queued.max.request.bytes`.
-    pub(crate) large_frame_bytes_max: usize,
     pub(crate) spare_buffers: Vec<BytesMut>,
     /// Room for records that are decompressed to be checked.
     pub(crate) scratch: Vec<u8>,

@@ -16,8 +16,7 @@ use super::key::Range::{
 use super::key::Treatment::{self, Honoured, Noted, Refused};
 
 const ACL: &str = "access control is not built yet, and must not be thought to be on";
-const AUTOTUNED: &str =
-    "the kernel sizes them by the way's delay, up to tcp_rmem and tcp_wmem: twice as cheap";
+const AUTOTUNED: &str = "the kernel sizes them by what a way needs, up to tcp_rmem and tcp_wmem";
 const BACKLOG: &str = "always 4,096, or what net.core.somaxconn allows";
 const CHECKPOINTS: &str = "they are saved 5 s after a change, or sooner, by the bytes written";
 const CLEANER: &str = "one background thread does this work";

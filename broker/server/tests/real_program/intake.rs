@@ -4,30 +4,16 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::landing::{answer, request};
 use crate::process::Broker;
 use crate::programs::Names;
-use crate::raw::{self, Bytes, Connection, Outcome, i16_at, i64_at, with_length};
+use crate::raw::{self, Bytes, Connection, Outcome, with_length};
 
 /// Much longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
 /// More than is received of any request before there is memory for all of it.
 const HELD: usize = 300_000;
-
-/// A request of Produce v3 with one large record.
-fn large(topic: &str) -> Vec<u8> {
-    let batch = raw::batch(&vec![b'x'; 800_000]);
-    let bytes = i32::try_from(batch.len()).expect("below 2 GiB");
-    let frame = Bytes::request(0, 3).i16(-1).i16(1).i32(10_000).i32(1).string(topic);
-    with_length(&frame.i32(1).i32(0).i32(bytes).raw(&batch).0)
-}
-
-/// Error code and base offset of its answer.
-fn stored(outcome: Outcome, topic: &str) -> (i16, i64) {
-    let Outcome::Answer(answer) = outcome else { panic!("the connection was closed") };
-    let at = 4 + 4 + 2 + topic.len() + 4 + 4;
-    (i16_at(&answer, at), i64_at(&answer, at + 2))
-}
 
 #[test]
 fn large_requests_wait_for_memory_that_slow_ones_hold() {
@@ -36,7 +22,7 @@ fn large_requests_wait_for_memory_that_slow_ones_hold() {
     let topic = Names::fresh().topic("large");
     let mut small = Connection::open(broker.bootstrap());
     assert_eq!(raw::create_topic(&mut small, &topic), 0);
-    let frame = large(&topic);
+    let frame = request(3, &topic, 1, &raw::batch(&vec![b'x'; 800_000]));
 
     for (round, ends_well) in [(0, true), (2, false)] {
         // The answer to a first, small request says that what follows it is being received.
@@ -46,12 +32,13 @@ fn large_requests_wait_for_memory_that_slow_ones_hold() {
         assert!(matches!(slow.outcome(), Outcome::Answer(_)));
 
         let (sender, receiver) = mpsc::channel();
-        let (bootstrap, request) = (broker.bootstrap().to_owned(), frame.clone());
+        let (bootstrap, frame_of_quick) = (broker.bootstrap().to_owned(), frame.clone());
+        let topic_of_quick = topic.clone();
         let quick = thread::spawn(move || {
             let mut quick = Connection::open(&bootstrap);
             quick.set_read_timeout(LONG);
-            quick.write(&request);
-            sender.send(quick.outcome()).expect("the test waits");
+            quick.write(&frame_of_quick);
+            sender.send(answer(&mut quick, 3, &topic_of_quick)).expect("the test waits");
         });
         let early = receiver.recv_timeout(Duration::from_millis(500));
         assert!(early.is_err(), "round {round}: it did not wait");
@@ -60,13 +47,13 @@ fn large_requests_wait_for_memory_that_slow_ones_hold() {
         let mut expected = offset + 1;
         if ends_well {
             slow.write(&frame[HELD..]);
-            assert_eq!(stored(slow.outcome(), &topic), (0, expected), "round {round}");
+            assert_eq!(answer(&mut slow, 3, &topic), (0, expected), "round {round}");
             expected += 1;
         } else {
             drop(slow);
         }
         let late = receiver.recv_timeout(LONG).expect("an answer");
-        assert_eq!(stored(late, &topic), (0, expected), "round {round}");
+        assert_eq!(late, (0, expected), "round {round}");
         quick.join().expect("it ended");
     }
 }

@@ -15,7 +15,7 @@ fn large(fill: u8) -> Vec<u8> {
 }
 
 /// A request of Produce v3 or v9 to partition 0, with its length.
-fn request(version: i16, topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
+pub(crate) fn request(version: i16, topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
     let frame = if version == 3 {
         let bytes = i32::try_from(batch.len()).expect("below 2 GiB");
         let frame = Bytes::request(0, version).i16(-1).i16(acks).i32(10_000).i32(1).string(topic);
@@ -41,7 +41,7 @@ fn compact(length: usize) -> Vec<u8> {
 }
 
 /// Error code and base offset of the answer that comes next.
-fn answer(client: &mut Connection, version: i16, topic: &str) -> (i16, i64) {
+pub(crate) fn answer(client: &mut Connection, version: i16, topic: &str) -> (i16, i64) {
     let Outcome::Answer(answer) = client.outcome() else { panic!("the connection was closed") };
     let at = match version {
         3 => 4 + 4 + 2 + topic.len() + 4 + 4,
