@@ -56,6 +56,14 @@ fn stored(client: &mut Connection, topic: &str, offset: i64) -> Vec<u8> {
     records
 }
 
+/// Where bytes first and last differ from those expected; more may follow them.
+fn difference(found: &[u8], expected: &[u8]) -> Option<(usize, usize)> {
+    assert!(found.len() >= expected.len(), "{} bytes of {}", found.len(), expected.len());
+    let differs = |at: &usize| found[*at] != expected[*at];
+    let first = (0..expected.len()).find(differs)?;
+    Some((first, (0..expected.len()).rfind(differs)?))
+}
+
 fn start() -> (Broker, Connection, String) {
     let broker = Broker::start(&["millrace.shards=1"]);
     let mut client = Connection::open(broker.bootstrap());
@@ -79,7 +87,8 @@ fn large_batches_are_stored_as_they_were_sent() {
         for batch in &batches {
             // The broker sets the first 16 bytes: offset, length, leader epoch.
             let found = stored(&mut client, &topic, offset);
-            assert!(found[16..batch.len()] == batch[16..], "v{version} offset {offset}");
+            let different = difference(&found[16..], &batch[16..]);
+            assert_eq!(different, None, "v{version} offset {offset}");
             offset += 1;
         }
     }
@@ -96,7 +105,7 @@ fn large_batches_that_nobody_waits_for_are_stored_as_they_were_sent() {
     for (offset, batch) in sent().enumerate() {
         // The fetch goes the way of the batches: it is answered after they were stored.
         let found = stored(&mut client, &topic, offset as i64);
-        assert!(found[16..batch.len()] == batch[16..], "offset {offset}");
+        assert_eq!(difference(&found[16..], &batch[16..]), None, "offset {offset}");
     }
     // One that cannot be stored is told by closing the connection.
     let mut damaged = large(b'x');
@@ -117,7 +126,8 @@ fn a_large_batch_may_come_bit_by_bit() {
             std::thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(answer(&mut client, 3, &topic), (0, offset as i64));
-        assert!(stored(&mut client, &topic, offset as i64)[16..] == batch[16..]);
+        let found = stored(&mut client, &topic, offset as i64);
+        assert_eq!(difference(&found[16..], &batch[16..]), None, "offset {offset}");
     }
 }
 

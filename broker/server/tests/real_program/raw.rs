@@ -122,7 +122,9 @@ pub(crate) fn batch(value: &[u8]) -> Vec<u8> {
     let mut records = Vec::new();
     put_varint(&mut records, record.len());
     records.extend_from_slice(&record);
-    let after_crc = Bytes::default().i16(0).i32(0).i64(now_ms()).i64(now_ms());
+    // One reading: the broker corrects a largest time that is none of the records'.
+    let time = now_ms();
+    let after_crc = Bytes::default().i16(0).i32(0).i64(time).i64(time);
     let after_crc = after_crc.i64(-1).i16(-1).i32(-1).i32(1).raw(&records);
     seal(after_crc.0, 2)
 }
