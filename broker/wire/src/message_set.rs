@@ -260,7 +260,8 @@ fn write_message(w: &mut Writer, magic: i8, attributes: i8, record: &Record<'_>)
 }
 
 /// Up-conversion: appends the records of all messages in `set` to `builder`, at consecutive
-/// offsets, and returns the compression of the first. Checksums are checked.
+/// offsets, and returns the compression of the first. Checksums are checked. All compressed
+/// messages together may grow to `bytes_max`.
 pub fn append_to_builder(
     set: &[u8],
     builder: &mut BatchBuilder,
@@ -272,7 +273,8 @@ pub fn append_to_builder(
         let message = message?;
         message.verify_crc()?;
         compression.get_or_insert(message.compression()?);
-        for record in message.records(scratch, bytes_max)? {
+        let left = bytes_max.saturating_sub(builder.bytes());
+        for record in message.records(scratch, left)? {
             builder.append(record.timestamp, record.key, record.value, &[]);
         }
     }
@@ -313,6 +315,26 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::batch::BatchOptions;
+
+    #[test]
+    fn all_wrappers_of_a_set_share_the_limit() {
+        let value = [0; 50_000];
+        let record = Record {
+            offset: 0,
+            timestamp: -1,
+            key: None,
+            value: Some(&value[..]),
+            headers: Headers::default(),
+        };
+        let options =
+            SetOptions { magic: 0, compression: Compression::Gzip, log_append_time: false };
+        let mut set = Vec::new();
+        for (wrappers, is_taken) in [(1, true), (2, true), (3, false)] {
+            write(std::iter::once(record), options, &mut set).expect("it compresses");
+            let taken = append_to_builder(&set, &mut BatchBuilder::new(), &mut Vec::new(), 120_000);
+            assert_eq!(taken.is_ok(), is_taken, "{wrappers} of 50 kB");
+        }
+    }
 
     #[test]
     fn records_before_the_offset_asked_for_stay_in_compressed_sets_only() {
