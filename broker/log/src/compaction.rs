@@ -76,7 +76,8 @@ impl<I: Io> PartitionLog<I> {
             }
             if rules.lag_ms_max != i64::MAX {
                 let begun = self.first_timestamp_of(io, segments)?;
-                is_overdue |= begun.is_some_and(|at| at < wall_ms.saturating_sub(rules.lag_ms_max));
+                let overdue = 1..wall_ms.saturating_sub(rules.lag_ms_max);
+                is_overdue |= begun.is_some_and(|at| overdue.contains(&at));
             }
             segments += 1;
         }

@@ -67,6 +67,9 @@ impl<I: Io> PartitionLog<I> {
         pool: &mut ChunkPool,
         wall_ms: i64,
     ) -> Result<Retired, LogError> {
+        for segment in &mut self.segments {
+            segment.seen_at.get_or_insert(wall_ms);
+        }
         let mut expired = 0;
         let removable = self.segment_at(self.writer.segment);
         while expired < removable && self.is_expired(io, expired, wall_ms)? {
@@ -95,14 +98,18 @@ impl<I: Io> PartitionLog<I> {
         Ok(retired)
     }
 
-    /// Whether the largest timestamp of a segment is older than `retention.ms`.
+    /// Whether the largest timestamp of a segment is older than `retention.ms`. Records of old
+    /// producers have none (-1): they age from the moment at which retention first saw them.
     fn is_expired(&mut self, io: &mut I, index: usize, wall_ms: i64) -> Result<bool, LogError> {
         if self.config.retention_ms < 0 {
             return Ok(false);
         }
-        let max = self.segment_max_timestamp(io, index)?;
-        let age = max.map(|max| wall_ms.saturating_sub(max.timestamp));
-        Ok(age.is_some_and(|age| age > self.config.retention_ms))
+        let Some(max) = self.segment_max_timestamp(io, index)? else { return Ok(false) };
+        let since = match max.timestamp {
+            ..0 => self.segments[index].seen_at.unwrap_or(wall_ms),
+            timestamp => timestamp,
+        };
+        Ok(wall_ms.saturating_sub(since) > self.config.retention_ms)
     }
 
     /// Begins a new segment, so that the active one can go.

@@ -28,6 +28,8 @@ pub(crate) struct Segment<I: Io> {
     pub(crate) max_timestamp: Option<MaxTimestamp>,
     /// Timestamp that `segment.ms` counts from; `None` when empty or found on disk.
     pub(crate) first_timestamp: Option<i64>,
+    /// When retention first saw it as it is, by the wall clock.
+    pub(crate) seen_at: Option<i64>,
     bytes_since_entry: u64,
 }
 
@@ -47,6 +49,7 @@ impl<I: Io> Segment<I> {
             times: SparseIndex::new(),
             max_timestamp: None,
             first_timestamp: None,
+            seen_at: None,
             bytes_since_entry: 0,
         }
     }
@@ -69,8 +72,11 @@ impl<I: Io> Segment<I> {
             if self.max_timestamp.is_none_or(|max| max.timestamp < at.timestamp) {
                 self.max_timestamp = Some(at);
             }
-            self.first_timestamp.get_or_insert(header.max_timestamp);
+            if header.max_timestamp >= 0 {
+                self.first_timestamp.get_or_insert(header.max_timestamp);
+            }
         }
+        self.seen_at = None;
         if self.bytes_since_entry > index_interval_bytes {
             let position = u32::try_from(self.bytes).expect("segments are smaller than 4 GiB");
             self.offsets
@@ -170,7 +176,7 @@ impl<I: Io> Segment<I> {
     /// Takes the indexes, and what was learnt with them, from a segment made for the purpose.
     pub(crate) fn take_indexes(&mut self, rebuilt: Self) {
         assert!(self.base == rebuilt.base && self.bytes == rebuilt.bytes, "of the same batches");
-        *self = Self { file: self.file.take(), ..rebuilt };
+        *self = Self { file: self.file.take(), seen_at: self.seen_at, ..rebuilt };
     }
 
     /// Puts index entries of offsets below `durable_end` into the files.

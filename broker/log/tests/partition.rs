@@ -180,6 +180,36 @@ fn a_replica_takes_batches_as_they_are_gaps_and_all() {
 }
 
 #[test]
+fn records_without_times_age_from_when_they_were_first_seen() {
+    const NOW: i64 = 1_700_000_000_000;
+    let mut bench = Bench::create(7, LogConfig { retention_ms: 1_000, ..small_config() });
+    let batch = BatchSpec { body_bytes: 842, timestamp: -1, ..BatchSpec::default() };
+    let mut gone_at = |now: i64, appended: usize| {
+        for _ in 0..appended {
+            bench.append(&batch);
+            bench.settle();
+        }
+        let Bench { log, io, pool, .. } = &mut bench;
+        let retired = log.enforce_retention(io, pool, now).expect("readable");
+        bench.settle();
+        retired.segments
+    };
+    // Now, batches appended before (36 are a segment), segments gone.
+    let cases = [
+        (NOW, 50, 0),
+        (NOW + 1_000, 1, 0),
+        (NOW + 1_001, 0, 1),
+        (NOW + 2_000, 0, 0),
+        // The newest is finished first.
+        (NOW + 2_001, 0, 0),
+        (NOW + 2_001, 0, 1),
+    ];
+    for (now, appended, gone) in cases {
+        assert_eq!(gone_at(now, appended), gone, "{now}");
+    }
+}
+
+#[test]
 fn retention_gives_up_whole_old_segments() {
     // Ten segments of 35 batches of 903 bytes; a batch's timestamp is its offset.
     let full = |config: LogConfig| {
