@@ -71,7 +71,7 @@ impl<I: Io> Background<I> {
     }
 
     /// Does what has come and one step of long work; sleeps while there is neither.
-    fn turn(&mut self, is_last: bool) -> io::Result<()> {
+    pub(crate) fn turn(&mut self, is_last: bool) -> io::Result<()> {
         let now = self.io.now();
         let soon = [
             is_last.then_some(now),

@@ -18,7 +18,7 @@ use crate::old_format;
 use crate::partitions::PartitionId;
 use crate::request::{Payload, RequestHead};
 use crate::shard::{Cold, Message, Shard};
-use crate::timers::Timer;
+use crate::timers::{Timer, TimerKey};
 
 /// Names a fetch in progress; unique for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +110,7 @@ pub(crate) struct Fetch<I: Io> {
     bytes_min: usize,
     bytes_max: usize,
     deadline: Instant,
-    has_timer: bool,
+    timer: Option<TimerKey>,
     outstanding: usize,
     /// An answer must leave with the present round, whatever it brings.
     last_round: bool,
@@ -160,7 +160,7 @@ impl<I: Io> Shard<I> {
             bytes_min: usize::try_from(body.min_bytes).unwrap_or(0),
             bytes_max: usize::try_from(bytes_max).unwrap_or(0),
             deadline,
-            has_timer: false,
+            timer: None,
             outstanding: 0,
             last_round: wait_ms == 0,
             moved: false,
@@ -321,6 +321,7 @@ impl<I: Io> Shard<I> {
         let enough = fetch.last_round || fetch.deadline <= now || fetch.is_complete();
         if enough {
             let mut fetch = self.fetches.slab.remove(id.key);
+            self.timers.cancel(fetch.timer);
             let head = fetch.head;
             let old = (head.version < 4).then(|| old_format::convert(self, &fetch));
             let outcome = self.settle_session(&mut fetch);
@@ -330,17 +331,13 @@ impl<I: Io> Shard<I> {
         if fetch.moved {
             return self.read_round(id);
         }
-        let deadline = fetch.deadline;
-        let has_timer = std::mem::replace(&mut fetch.has_timer, true);
+        fetch.timer.get_or_insert_with(|| self.timers.add(fetch.deadline, Timer::Fetch(id)));
         let parts: Vec<(PartitionId, i64)> = fetch
             .parts
             .iter()
             .zip(&fetch.reads)
             .filter_map(|(part, read)| Some((part.read.id, read.as_ref()?.high_watermark)))
             .collect();
-        if !has_timer {
-            self.timers.add(deadline, Timer::Fetch(id));
-        }
         for (owner, parts) in self.by_owner(parts, |(part, _)| *part) {
             if owner == self.id {
                 self.watch_parts(id, &parts);
@@ -358,7 +355,8 @@ impl<I: Io> Shard<I> {
         match *session {
             Session::None => Ok(0),
             Session::Wanted { by_topic_id } => {
-                let answered = parts.iter().zip(news.collect::<Vec<_>>());
+                let news: Vec<News> = news.collect();
+                let answered = parts.iter().zip(news.iter().copied());
                 Ok(sessions.open(*now, || io.random_u64(), by_topic_id, answered))
             }
             Session::Continued { id, epoch } => {
@@ -440,7 +438,8 @@ impl<I: Io> Shard<I> {
             .collect();
         for id in ids {
             self.unwatch(id);
-            self.fetches.slab.remove(id.key);
+            let fetch = self.fetches.slab.remove(id.key);
+            self.timers.cancel(fetch.timer);
         }
     }
 

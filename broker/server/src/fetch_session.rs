@@ -17,6 +17,10 @@ use crate::limits;
 /// A session that old, or unused for so long, may have to make room (KIP-227).
 const EVICTABLE_AFTER_MS: u64 = 120_000;
 
+/// The longest name that a topic can have. What is longer is in no session: it would only take
+/// memory.
+const NAME_BYTES_MAX: usize = 249;
+
 /// Names a partition within a session.
 pub(crate) type PartKey = (Arc<FetchTopic>, i32);
 
@@ -122,6 +126,10 @@ impl Sessions {
         if session.by_topic_id != by_topic_id {
             return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
         }
+        if !wanted.iter().all(can_be_kept) {
+            self.close(id);
+            return Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        }
         let before = session.order.len();
         wanted.iter().for_each(|part| session.want(part.clone(), None));
         session.forget(forgotten);
@@ -147,9 +155,10 @@ impl Sessions {
         now: Instant,
         mut random: impl FnMut() -> u64,
         by_topic_id: bool,
-        answered: impl ExactSizeIterator<Item = (&'a FetchPart, News)>,
+        answered: impl ExactSizeIterator<Item = (&'a FetchPart, News)> + Clone,
     ) -> i32 {
-        if self.parts() + answered.len() > limits::SESSION_PARTITIONS
+        if !answered.clone().all(|(part, _)| can_be_kept(part))
+            || self.parts() + answered.len() > limits::SESSION_PARTITIONS
             || (self.kept.len() >= self.slots && !self.evict(now, answered.len()))
         {
             return 0;
@@ -217,6 +226,10 @@ impl Sessions {
         self.close(id);
         true
     }
+}
+
+fn can_be_kept(part: &FetchPart) -> bool {
+    part.topic.name.len() <= NAME_BYTES_MAX
 }
 
 impl Kept {

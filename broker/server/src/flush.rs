@@ -9,7 +9,9 @@
 use std::io;
 
 use millrace_io::{Io, Token};
-use millrace_log::{FlushDue, FlushPlan, FlushTicket, LogProgress, flush_plan, token as log_token};
+use millrace_log::{
+    FlushDue, FlushPlan, FlushTicket, LogProgress, PartitionLog, flush_plan, token as log_token,
+};
 use millrace_wire::ErrorCode;
 
 use crate::limits;
@@ -98,17 +100,30 @@ impl<I: Io> Shard<I> {
         let Self { partitions, io, chunks, .. } = self;
         let Some(partition) = partitions.get_mut(index) else { return };
         let Some(log) = &mut partition.log else { return };
-        let before = log.unwritten_bytes();
         let progress = log.on_completed(io, chunks, token, result);
-        let written = before - log.unwritten_bytes();
-        self.unwritten_bytes -= written;
-        self.bound_unflushed(written);
+        self.on_progress(index, progress);
+    }
+
+    /// Counts anew what a partition has appended and not written. What a log that stopped still
+    /// holds is not written any more.
+    fn recount_unwritten(&mut self, index: u32) {
+        let Some(partition) = self.partitions.get_mut(index) else { return };
+        let log = partition.log.as_ref().filter(|log| log.poison().is_none());
+        let left = log.map_or(0, PartitionLog::unwritten_bytes);
+        let before = std::mem::replace(&mut partition.unwritten_bytes, left);
+        self.unwritten_bytes += left;
+        self.forget_unwritten(before);
+        self.bound_unflushed(before.saturating_sub(left));
+    }
+
+    /// So many bytes are not unwritten any more: who waits for that goes on.
+    pub(crate) fn forget_unwritten(&mut self, bytes: u64) {
+        self.unwritten_bytes -= bytes;
         if self.unwritten_bytes <= limits::UNWRITTEN_BYTES {
             for id in std::mem::take(&mut self.paused) {
                 self.look_at(id);
             }
         }
-        self.on_progress(index, progress);
     }
 
     /// Has everything flushed once so much is written that recovery would take long to scan it.
@@ -136,6 +151,7 @@ impl<I: Io> Shard<I> {
     /// Releases who waited for what a completion brought.
     fn on_progress(&mut self, index: u32, progress: LogProgress) {
         let now = self.now;
+        self.recount_unwritten(index);
         let Some(partition) = self.partitions.get_mut(index) else { return };
         let mut reached = Vec::new();
         let mut failed = Vec::new();

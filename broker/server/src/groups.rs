@@ -17,7 +17,7 @@ use crate::limits;
 use crate::partitions::{PartitionId, Then};
 use crate::request::{Outcome, Reply, Request, RequestHead};
 use crate::shard::Shard;
-use crate::timers::Timer;
+use crate::timers::{Timer, TimerKey};
 
 /// The topic that keeps groups and committed offsets, in Kafka's record format.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -29,7 +29,7 @@ pub(crate) struct GroupState<I: Io> {
     loaded: BTreeSet<i32>,
     waiters: HashMap<WaiterId, Waiter<I>>,
     next_waiter: u64,
-    timer_at: Option<Instant>,
+    timer: Option<TimerKey>,
     /// What this turn's steps want written, by partition of the offsets topic.
     writes: HashMap<PartitionId, Vec<(Vec<Record>, PersistId)>>,
     builder: BatchBuilder,
@@ -79,7 +79,7 @@ impl<I: Io> GroupState<I> {
             loaded: BTreeSet::new(),
             waiters: HashMap::new(),
             next_waiter: 0,
-            timer_at: None,
+            timer: None,
             writes: HashMap::new(),
             builder: BatchBuilder::new(),
         }
@@ -143,6 +143,10 @@ impl<I: Io> Shard<I> {
         while offset < end {
             let bytes = crate::storage::read_blocking(log, io, chunks, offset, limits::LOAD_BYTES)
                 .map_err(failed)?;
+            if bytes.is_empty() {
+                // What is left are batches that compaction took the records of.
+                break;
+            }
             let mut next = offset;
             for batch in batch::batches(&bytes) {
                 let Ok(batch) = batch else { break };
@@ -220,15 +224,15 @@ impl<I: Io> Shard<I> {
             }
         }
         let due = Instant::from_ns(self.groups.groups.next_deadline().saturating_mul(1_000_000));
-        if self.groups.timer_at.is_none_or(|at| due < at) {
-            self.groups.timer_at = Some(due);
-            self.timers.add(due, Timer::Groups);
+        if self.groups.timer.is_none_or(|(at, _)| due < at) {
+            self.timers.cancel(self.groups.timer);
+            self.groups.timer = Some(self.timers.add(due, Timer::Groups));
         }
     }
 
     /// A deadline of the groups may have come.
     pub(crate) fn on_groups_due(&mut self) {
-        self.groups.timer_at = None;
+        self.groups.timer = None;
         let now = self.group_now();
         let effects = self.groups.groups.on_time(now);
         self.run_effects(effects);

@@ -2,6 +2,7 @@
 //! are still being received.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -92,6 +93,24 @@ impl<I: Io> Shard<I> {
         connection.held_bytes = bytes;
         self.large_frames.held_bytes += bytes;
         true
+    }
+
+    /// Something arrived while a request of the connection waits: its client may be gone, and who
+    /// is gone is waited for no longer.
+    pub(crate) fn receive_ahead(&mut self, id: ConnectionId) {
+        const BYTES: usize = limits::RECEIVE_AHEAD_BYTES;
+        let Self { connections, io, .. } = self;
+        let connection = connections.get_mut(id.index as usize).and_then(Option::as_mut);
+        let Some(connection) = connection.filter(|found| found.received.len() < BYTES) else {
+            return;
+        };
+        match io.recv(connection.socket, &mut connection.received, BYTES) {
+            Ok(bytes @ 1..) => connection.may_receive = bytes == BYTES,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.may_receive = false;
+            }
+            Ok(0) | Err(_) => self.close(id, ""),
+        }
     }
 
     /// A frame is whole, or will never be: who waits for its memory tries again.

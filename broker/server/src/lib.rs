@@ -35,6 +35,8 @@ mod send_queue;
 mod serve;
 mod shard;
 mod shared;
+#[cfg(test)]
+mod simulated;
 mod start;
 mod storage;
 mod timers;

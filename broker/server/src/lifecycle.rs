@@ -68,6 +68,7 @@ impl<I: Io> Shard<I> {
             dirty: Vec::new(),
             unwritten_bytes: 0,
             used: Vec::new(),
+            housekeeping: None,
             checkpoint: storage::CheckpointState::default(),
             expiring: Vec::new(),
             cleaning: Cleaning::default(),
@@ -333,6 +334,7 @@ impl<I: Io> Shard<I> {
             let Some(mut partition) = self.partitions.remove(partition_id(topic, number)) else {
                 continue;
             };
+            self.forget_unwritten(partition.unwritten_bytes);
             for then in partition.take_all() {
                 self.go_on(then, Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
             }

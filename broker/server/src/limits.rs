@@ -70,6 +70,12 @@ pub(crate) const GROUP_BATCH_BYTES: usize = 256 << 10;
 /// Records of one batch whose faults a produce answer lists.
 pub(crate) const RECORD_ERRORS: usize = 1_000;
 
+/// Settings that one answer describes: those of 25,000 topics, 100 MB.
+pub(crate) const DESCRIBED_SETTINGS: usize = 1_000_000;
+
+/// Received on a connection whose request waits for something, so that its end is seen.
+pub(crate) const RECEIVE_AHEAD_BYTES: usize = 4 << 10;
+
 /// Partitions in all fetch sessions of one shard: about 100 MiB.
 pub(crate) const SESSION_PARTITIONS: usize = 500_000;
 

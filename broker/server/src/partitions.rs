@@ -1,6 +1,7 @@
 //! The partitions of one shard: their logs, opened when first used, and who waits for them.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeBounds;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -82,7 +83,30 @@ pub(crate) enum Durability {
     Flushed,
 }
 
-/// One partition of this shard. Invariant: waiters are sorted by `end`.
+/// Those who wait, sorted by `end`.
+struct Waiters<I: Io>(VecDeque<Waiter<I>>);
+
+impl<I: Io> Waiters<I> {
+    fn add(&mut self, end: i64, then: Then<I>) {
+        let place = match self.0.back() {
+            // A batch that came again waits for its first coming, which later ones are behind.
+            Some(last) if last.end > end => self.reached(end),
+            _ => self.0.len(),
+        };
+        self.0.insert(place, Waiter { end, then });
+    }
+
+    /// How many wait for no more than `end`.
+    fn reached(&self, end: i64) -> usize {
+        self.0.partition_point(|waiter| waiter.end <= end)
+    }
+
+    fn take(&mut self, range: impl RangeBounds<usize>) -> impl Iterator<Item = Then<I>> {
+        self.0.drain(range).map(|waiter| waiter.then)
+    }
+}
+
+/// One partition of this shard.
 pub(crate) struct Partition<I: Io> {
     pub(crate) id: PartitionId,
     pub(crate) topic: Arc<str>,
@@ -96,8 +120,10 @@ pub(crate) struct Partition<I: Io> {
     pub(crate) moving: Option<Moving>,
     /// Opening failed: every request gets KAFKA_STORAGE_ERROR until the broker is started again.
     pub(crate) failed: bool,
-    written: VecDeque<Waiter<I>>,
-    flushed: VecDeque<Waiter<I>>,
+    /// What the shard has counted of the log's unwritten bytes.
+    pub(crate) unwritten_bytes: u64,
+    written: Waiters<I>,
+    flushed: Waiters<I>,
     watches: Vec<FetchId>,
     /// In the shard's list of partitions with unsubmitted appends.
     pub(crate) dirty: bool,
@@ -129,17 +155,15 @@ impl<I: Io> Partition<I> {
 
     /// Registers `then` for the moment when everything below `end` has the durability.
     pub(crate) fn wait_for(&mut self, end: i64, durability: Durability, then: Then<I>) {
-        let queue = match durability {
-            Durability::Written => &mut self.written,
-            Durability::Flushed => &mut self.flushed,
-        };
-        debug_assert!(queue.back().is_none_or(|last| last.end <= end));
-        queue.push_back(Waiter { end, then });
+        match durability {
+            Durability::Written => self.written.add(end, then),
+            Durability::Flushed => self.flushed.add(end, then),
+        }
     }
 
     /// Whether somebody waits for a flush.
     pub(crate) fn wants_flush(&self) -> bool {
-        !self.flushed.is_empty()
+        !self.flushed.0.is_empty()
     }
 
     /// Takes out those whose offset has been reached.
@@ -148,26 +172,19 @@ impl<I: Io> Partition<I> {
         for (queue, end) in
             [(&mut self.written, log.written_end()), (&mut self.flushed, log.durable_end())]
         {
-            let count = queue.partition_point(|waiter| waiter.end <= end);
-            reached.extend(queue.drain(..count).map(|waiter| waiter.then));
+            reached.extend(queue.take(..queue.reached(end)));
         }
     }
 
     /// Takes out those who wait for an offset above `end`.
     pub(crate) fn take_beyond(&mut self, end: i64) -> Vec<Then<I>> {
-        let mut taken = Vec::new();
-        for queue in [&mut self.written, &mut self.flushed] {
-            let count = queue.partition_point(|waiter| waiter.end <= end);
-            taken.extend(queue.drain(count..).map(|waiter| waiter.then));
-        }
-        taken
+        let queues = [&mut self.written, &mut self.flushed];
+        queues.into_iter().flat_map(|queue| queue.take(queue.reached(end)..)).collect()
     }
 
     /// Takes out everybody, because the partition has failed or is gone.
     pub(crate) fn take_all(&mut self) -> Vec<Then<I>> {
-        let written = std::mem::take(&mut self.written);
-        let flushed = std::mem::take(&mut self.flushed);
-        written.into_iter().chain(flushed).map(|waiter| waiter.then).collect()
+        self.written.take(..).chain(self.flushed.take(..)).collect()
     }
 
     /// Tells `fetch` when the high watermark moves.
@@ -191,7 +208,8 @@ impl<I: Io> Partition<I> {
 /// The table of a shard's partitions. An index is never reused, so a completion that comes after
 /// the end of its partition finds nobody.
 pub(crate) struct Partitions<I: Io> {
-    slots: Vec<Option<Partition<I>>>,
+    /// What is gone leaves a null pointer.
+    slots: Vec<Option<Box<Partition<I>>>>,
     by_id: HashMap<PartitionId, u32>,
 }
 
@@ -210,7 +228,7 @@ impl<I: Io> Partitions<I> {
         folder: usize,
     ) -> u32 {
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 partitions ever");
-        self.slots.push(Some(Partition {
+        self.slots.push(Some(Box::new(Partition {
             id,
             topic,
             config,
@@ -219,15 +237,16 @@ impl<I: Io> Partitions<I> {
             log: None,
             moving: None,
             failed: false,
-            written: VecDeque::new(),
-            flushed: VecDeque::new(),
+            unwritten_bytes: 0,
+            written: Waiters(VecDeque::new()),
+            flushed: Waiters(VecDeque::new()),
             watches: Vec::new(),
             dirty: false,
             in_flush_list: false,
             used: false,
             idle_rounds: 0,
             checkpointed: None,
-        }));
+        })));
         let before = self.by_id.insert(id, index);
         assert!(before.is_none(), "a partition is added once");
         index
@@ -238,15 +257,33 @@ impl<I: Io> Partitions<I> {
     }
 
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut Partition<I>> {
-        self.slots.get_mut(index as usize)?.as_mut()
+        self.slots.get_mut(index as usize)?.as_deref_mut()
     }
 
     pub(crate) fn remove(&mut self, id: PartitionId) -> Option<Partition<I>> {
         let index = self.by_id.remove(&id)?;
-        self.slots[index as usize].take()
+        self.slots[index as usize].take().map(|partition| *partition)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Partition<I>)> {
-        (0..).zip(&mut self.slots).filter_map(|(index, slot)| Some((index, slot.as_mut()?)))
+        (0..).zip(&mut self.slots).filter_map(|(index, slot)| Some((index, slot.as_deref_mut()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_io::sim::SimIo;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_let_go_before_the_end_that_he_waits_for() {
+        let mut waiters: Waiters<SimIo> = Waiters(VecDeque::new());
+        for end in [10, 20, 30, 10, 10, 10, 10, 20] {
+            waiters.add(end, Then::Run(Box::new(|_, _| {})));
+        }
+        for (end, let_go) in [(9, 0), (10, 5), (29, 2), (30, 1)] {
+            assert_eq!(waiters.take(..waiters.reached(end)).count(), let_go, "up to {end}");
+        }
     }
 }

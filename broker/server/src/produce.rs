@@ -104,6 +104,10 @@ impl<I: Io> Shard<I> {
             TimestampType::LogAppendTime => Some(io.wall_clock_ms()),
         };
         let log = partition.log.as_mut().expect("opened just now");
+        if log.poison().is_some() {
+            // What it has not written is never written, so its memory of sequences means nothing.
+            return Err(AppendAnswer::failed(ErrorCode::KAFKA_STORAGE_ERROR));
+        }
         let log_start = log.log_start();
         let answer = |base_offset| AppendAnswer {
             error: ErrorCode::NONE,
@@ -139,6 +143,7 @@ impl<I: Io> Shard<I> {
             }
         };
         let bytes = log.unwritten_bytes() - before;
+        partition.unwritten_bytes += bytes;
         self.unwritten_bytes += bytes;
         self.checkpoint.bytes += bytes;
         if !partition.dirty {

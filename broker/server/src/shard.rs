@@ -27,7 +27,7 @@ use crate::produce::AppendTask;
 use crate::request::{Reply, Request, RequestId};
 use crate::shared::Shared;
 use crate::storage::CheckpointState;
-use crate::timers::{Timer, Timers};
+use crate::timers::{Timer, TimerKey, Timers};
 
 /// A piece of work for another shard.
 pub(crate) type Task<I> = Box<dyn FnOnce(&mut Shard<I>) + Send>;
@@ -117,6 +117,8 @@ pub(crate) struct Shard<I: Io> {
     /// Pages under way into the page cache, by the number in their token.
     pub(crate) cold: HashMap<u64, Cold>,
     pub(crate) next_cold: u64,
+    /// When partitions are looked after next.
+    pub(crate) housekeeping: Option<TimerKey>,
     /// Recovery points that are not on disk yet.
     pub(crate) checkpoint: CheckpointState,
     /// Partitions that this round of retention has still to look at.
@@ -133,14 +135,19 @@ pub(crate) struct Shard<I: Io> {
 impl<I: Io> Shard<I> {
     /// Runs until told to stop, then brings everything to disk.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        self.schedule_retention();
-        self.schedule_cleaning();
-        self.schedule_metadata_checkpoint();
-        self.close_idle();
+        self.schedule();
         while !self.shared.stop.load(Ordering::Acquire) {
             self.turn()?;
         }
         self.shut_down()
+    }
+
+    /// Sets the timers of what comes again and again.
+    pub(crate) fn schedule(&mut self) {
+        self.schedule_retention();
+        self.schedule_cleaning();
+        self.schedule_metadata_checkpoint();
+        self.close_idle();
     }
 
     /// One turn of the loop.
@@ -185,8 +192,11 @@ impl<I: Io> Shard<I> {
             Event::Readable(socket) => {
                 if let Some(connection) = self.connection_of(socket) {
                     connection.may_receive = true;
-                    let id = connection.id;
+                    let (id, waits) = (connection.id, connection.serial);
                     self.look_at(id);
+                    if waits {
+                        self.receive_ahead(id);
+                    }
                 }
             }
             Event::Writable(socket) => {

@@ -137,7 +137,7 @@ impl<I: Io> Shard<I> {
         }
         partition.used = true;
         if self.used.is_empty() {
-            self.timers.add(self.now.plus_ms(HOUSEKEEPING_MS), Timer::Housekeeping);
+            self.schedule_housekeeping();
         }
         self.used.push(index);
     }
@@ -173,8 +173,15 @@ impl<I: Io> Shard<I> {
             self.write_checkpoints();
         }
         if !self.used.is_empty() || self.checkpoint.moved {
-            self.timers.add(now.plus_ms(HOUSEKEEPING_MS), Timer::Housekeeping);
+            self.schedule_housekeeping();
         }
+    }
+
+    /// Sets the next housekeeping, in the place of one that was set.
+    fn schedule_housekeeping(&mut self) {
+        self.timers.cancel(self.housekeeping);
+        let at = self.now.plus_ms(HOUSEKEEPING_MS);
+        self.housekeeping = Some(self.timers.add(at, Timer::Housekeeping));
     }
 
     /// Has this shard's recovery points and log starts entered into the data folders' checkpoints.

@@ -1,14 +1,14 @@
 //! What a shard does at a later time.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 use millrace_io::Instant;
 
 use crate::fetch::FetchId;
 use crate::partitions::PartitionId;
 
-/// Something due at a time. A timer is never removed: whoever finds it without purpose drops it.
+/// Something due at a time. One without purpose is dropped by whoever finds it; those that clients
+/// can make without end are taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// A fetch has waited as long as it may.
@@ -31,48 +31,43 @@ pub(crate) enum Timer {
     Retry,
 }
 
-#[derive(PartialEq, Eq)]
-struct Due {
-    at: Instant,
-    order: u64,
-    timer: Timer,
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
+/// Names a timer: its time, and its place among those made.
+pub(crate) type TimerKey = (Instant, u64);
 
 /// Timers sorted by time, and by the order of their making where times are equal.
 #[derive(Default)]
 pub(crate) struct Timers {
-    heap: BinaryHeap<Reverse<Due>>,
+    due: BTreeMap<TimerKey, Timer>,
     made: u64,
 }
 
 impl Timers {
-    pub(crate) fn add(&mut self, at: Instant, timer: Timer) {
+    pub(crate) fn add(&mut self, at: Instant, timer: Timer) -> TimerKey {
         self.made += 1;
-        self.heap.push(Reverse(Due { at, order: self.made, timer }));
+        let key = (at, self.made);
+        self.due.insert(key, timer);
+        key
+    }
+
+    /// Takes a timer out, if it was made and has not come.
+    pub(crate) fn cancel(&mut self, key: Option<TimerKey>) {
+        key.and_then(|key| self.due.remove(&key));
     }
 
     /// When the next one is due.
     pub(crate) fn next_at(&self) -> Option<Instant> {
-        self.heap.peek().map(|due| due.0.at)
+        self.due.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Takes out the next one that is due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
-        if self.next_at()? > now {
-            return None;
-        }
-        self.heap.pop().map(|due| due.0.timer)
+        let first = self.due.first_entry().filter(|first| first.key().0 <= now)?;
+        Some(first.remove())
+    }
+
+    /// How many are still to come.
+    #[cfg(test)]
+    pub(crate) fn count(&self, is_meant: impl Fn(&Timer) -> bool) -> usize {
+        self.due.values().filter(|timer| is_meant(timer)).count()
     }
 }

@@ -13,6 +13,7 @@ use millrace_wire::messages::describe_configs_response::{
 use millrace_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use crate::config::{ConfigMap, Described, Source};
+use crate::limits;
 use crate::metadata::{ResourceType, controller};
 use crate::request::{Outcome, Request};
 use crate::shard::Shard;
@@ -25,14 +26,7 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         Ok(body) => body,
         Err(malformed) => return malformed.into(),
     };
-    let described: Vec<(DescribeConfigsResource<'_>, Rows)> = body
-        .resources
-        .iter()
-        .map(|resource| {
-            let rows = rows(shard, &resource).map(|rows| chosen(rows, &resource));
-            (resource, rows)
-        })
-        .collect();
+    let described = describe(shard, &body, limits::DESCRIBED_SETTINGS);
     let results: Vec<DescribeConfigsResult<'_>> = described
         .iter()
         .map(|(resource, rows)| DescribeConfigsResult {
@@ -54,6 +48,26 @@ pub(super) fn handle<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<
         .collect();
     let body = DescribeConfigsResponse { results: results.into(), ..Default::default() };
     Outcome::Reply(request.head.reply(&body))
+}
+
+/// The settings of each resource, until so many are told.
+fn describe<'a, I: Io>(
+    shard: &Shard<I>,
+    body: &DescribeConfigsRequest<'a>,
+    most: usize,
+) -> Vec<(DescribeConfigsResource<'a>, Rows)> {
+    let mut left = most;
+    let described = body.resources.iter().map(|resource| {
+        let rows = if left > 0 { rows(shard, &resource) } else { Err(too_many()) };
+        let rows = rows.map(|rows| chosen(rows, &resource));
+        left = left.saturating_sub(rows.as_ref().map_or(0, Vec::len));
+        (resource, rows)
+    });
+    described.collect()
+}
+
+fn too_many() -> (ErrorCode, String) {
+    (ErrorCode::INVALID_REQUEST, "Too many settings for one answer".to_owned())
 }
 
 fn rows<I: Io>(shard: &Shard<I>, resource: &DescribeConfigsResource<'_>) -> Rows {
@@ -135,5 +149,30 @@ fn entry(
         config_type: row.key.kind.code(),
         documentation: documentation.then_some(row.key.doc),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulated::{Bench, TOPIC};
+
+    #[test]
+    fn an_answer_describes_no_more_than_its_limit() {
+        let bench = Bench::start();
+        let topic = DescribeConfigsResource {
+            resource_type: ResourceType::Topic as i8,
+            resource_name: TOPIC,
+            ..Default::default()
+        };
+        let resources = vec![topic; 10].into();
+        let body = DescribeConfigsRequest { resources, ..Default::default() };
+        let described = describe(&bench.shard, &body, 100);
+        let settings: Vec<_> =
+            described.iter().map(|(_, rows)| rows.as_ref().map_or(0, Vec::len)).collect();
+        let of_one = settings[0];
+        let told = 100_usize.div_ceil(of_one);
+        assert!(of_one > 20 && settings[..told].iter().all(|count| *count == of_one));
+        assert!(settings[told..].iter().all(|count| *count == 0), "{settings:?}");
     }
 }

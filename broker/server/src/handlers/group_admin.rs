@@ -69,11 +69,17 @@ pub(super) fn describe<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcom
     };
     let mut described: Vec<Described> = Vec::new();
     let mut asked = Vec::new();
+    // A group may be large: one that is named again and again is described once.
+    let mut seen = BTreeSet::new();
     for group in body.groups.iter() {
-        if let Some(id) = shard.group_partition(group) {
+        let is_new = seen.insert(group);
+        if is_new && let Some(id) = shard.group_partition(group) {
             asked.push((described.len(), id, group.to_owned()));
         }
-        described.push(Err(ErrorCode::NOT_COORDINATOR));
+        described.push(Err(match is_new {
+            true => ErrorCode::NOT_COORDINATOR,
+            false => ErrorCode::INVALID_REQUEST,
+        }));
     }
     let request = request.detach();
     shard.gather(

@@ -5,6 +5,8 @@
 //! A commit is answered once its record is as durable as acks=all asks. Nothing is ever unstable:
 //! there are no transactions.
 
+use std::collections::BTreeSet;
+
 use millrace_coordinator::{
     CommitAnswer, CommitPartition, CommitRequest, CommitTopic, MemberRequest, Offsets,
 };
@@ -170,8 +172,13 @@ pub(super) fn fetch<I: Io>(shard: &mut Shard<I>, request: &Request) -> Outcome<I
     let all_asked = asked(&shard.image, request.head.version, &body);
     let mut found: Vec<Found> = all_asked.iter().map(|_| Found::default()).collect();
     let mut here = Vec::new();
+    // What is told of a group may be much: of one that is named again and again, once.
+    let mut seen = BTreeSet::new();
     for asked in all_asked {
         match shard.group_partition(&asked.group_id) {
+            _ if !seen.insert(asked.group_id.clone()) => {
+                found[asked.place].error = Some(ErrorCode::INVALID_REQUEST);
+            }
             None => found[asked.place].error = Some(ErrorCode::NOT_COORDINATOR),
             Some(id) => here.push((id, asked)),
         }

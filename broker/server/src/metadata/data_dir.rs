@@ -295,6 +295,16 @@ fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    impl DataDir {
+        /// One folder of a simulated machine, where nobody else can take it.
+        pub(crate) fn simulated() -> Self {
+            let id = Uuid::from_halves(1, 1);
+            let folder = Folder { path: "/data".into(), id, was_clean: false, disk: 0 };
+            let cluster_id = Uuid::from_halves(2, 2).to_string();
+            Self { cluster_id, folders: vec![folder], metadata: 0, _locks: Vec::new() }
+        }
+    }
+
     struct Temporary(PathBuf);
 
     impl Temporary {
