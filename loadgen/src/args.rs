@@ -1,18 +1,20 @@
 //! The command line: every option with its unit and default, in one declaration.
 
 mod access;
+mod check;
 mod load;
 mod studies;
 
 pub use access::{AccessArgs, Mechanism};
+pub use check::{parse_address, parse_bytes, parse_duration};
 pub use load::{MixArgs, Partitioner, ShapeArgs};
 pub use studies::{
     ChurnArgs, Churned, CompareArgs, CrashArgs, Failing, FindMaxArgs, IdleArgs, RecoverArgs,
     RespondArgs, ResultsArgs, StudyArgs,
 };
 
-use crate::payload::HEADER_BYTES;
 use crate::schedule::Spread;
+use check::{among, at_least_one, fetch_bytes, parse_cpu, percent};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_wire::compression::Compression;
 use serde::{Serialize, Serializer};
@@ -61,14 +63,20 @@ pub enum Command {
 /// Where the broker is and which CPUs the client uses.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct TargetArgs {
-    /// Broker to ask first, HOST:PORT
-    #[arg(long, default_value = "127.0.0.1:9092", help_heading = "Broker")]
+    /// Broker to ask first, HOST:PORT; of several with commas, the first that answers
+    #[arg(
+        long,
+        default_value = "127.0.0.1:9092",
+        value_parser = parse_address,
+        help_heading = "Broker"
+    )]
     pub bootstrap: String,
     #[command(flatten)]
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub access: AccessArgs,
-    /// Process of the broker on this host: its CPU, memory and I/O go into the report
+    /// Process id of the broker on this host, which must listen where the broker is reached: its
+    /// CPU, memory and I/O go into the report [default: they are not measured]
     #[arg(long, help_heading = "Broker")]
     pub pid: Option<u32>,
     /// Count the flushes that process asks its file system for: needs --pid, root and tracefs, and
@@ -78,30 +86,30 @@ pub struct TargetArgs {
     /// Congestion control asked for on client sockets; the host's own when refused
     #[arg(long, default_value = "cubic", help_heading = "Client")]
     pub tcp_congestion: String,
-    /// CPUs for the client, one pinned thread each, such as 1 or 2,3; default: one thread, not
-    /// pinned
-    #[arg(long, value_delimiter = ',', help_heading = "Client")]
+    /// CPUs for the client, one pinned thread each, such as 1 or 2,3 [default: one thread, not
+    /// pinned]
+    #[arg(long, value_delimiter = ',', value_parser = parse_cpu, help_heading = "Client")]
     pub cpus: Vec<usize>,
     /// Before sleeping until the next send, spin this long, microseconds; spun time is not counted
     /// as client CPU
-    #[arg(long, default_value_t = 60, help_heading = "Client")]
-    pub spin_us: u64,
+    #[arg(long, default_value_t = 60, value_parser = among(0..=1_000_000), help_heading = "Client")]
+    pub spin_us: u32,
 }
 
 /// How consumers fetch.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct FetchArgs {
-    /// Least bytes a fetch waits for
-    #[arg(long, default_value_t = 1, help_heading = "Consumers")]
+    /// Bytes that a fetch waits for, at least
+    #[arg(long, default_value_t = 1, value_parser = fetch_bytes(0), allow_negative_numbers = true, help_heading = "Consumers")]
     pub fetch_min_bytes: i32,
-    /// Most bytes of a fetch
-    #[arg(long, default_value_t = 8 << 20, help_heading = "Consumers")]
+    /// Bytes of a fetch, at most
+    #[arg(long, default_value_t = 8 << 20, value_parser = fetch_bytes(1), allow_negative_numbers = true, help_heading = "Consumers")]
     pub fetch_max_bytes: i32,
-    /// Most bytes of one partition in a fetch
-    #[arg(long, default_value_t = 1 << 20, help_heading = "Consumers")]
+    /// Bytes of one partition in a fetch, at most
+    #[arg(long, default_value_t = 1 << 20, value_parser = fetch_bytes(1), allow_negative_numbers = true, help_heading = "Consumers")]
     pub fetch_partition_bytes: i32,
     /// Longest time a fetch waits for its least bytes, milliseconds
-    #[arg(long, default_value_t = 500, help_heading = "Consumers")]
+    #[arg(long, default_value_t = 500, value_parser = fetch_bytes(0), allow_negative_numbers = true, help_heading = "Consumers")]
     pub fetch_wait_ms: i32,
     /// Check every record's content, order and completeness
     #[arg(long, default_value = "on", help_heading = "Consumers")]
@@ -122,7 +130,7 @@ pub struct RunArgs {
     /// Partitions of a topic that is made; an existing topic is used as it is
     #[arg(long, default_value_t = 8, value_parser = at_least_one(), help_heading = "Topic")]
     pub partitions: u32,
-    /// Configuration of a topic that is made, KEY=VALUE, repeatable
+    /// Configuration of a topic that is made, KEY=VALUE, repeatable [default: the broker's]
     #[arg(long, help_heading = "Topic")]
     pub topic_config: Vec<String>,
     /// Leave a topic that was made in place
@@ -143,14 +151,14 @@ pub struct RunArgs {
     pub batch_records: u32,
     /// 0: a batch's records are due together. Above 0: records are due one by one, and a batch
     /// leaves when it is full or its first record has waited this long, milliseconds
-    #[arg(long, default_value_t = 0.0, help_heading = "Load")]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Load")]
     pub linger_ms: f64,
     /// Batches in a request, each for another partition
     #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = "Load")]
     pub batches_per_request: u32,
     /// Open loop: records per second over all connections, sent on schedule whatever the broker
-    /// does; absent: closed loop, --inflight requests always under way on each connection
-    #[arg(long, help_heading = "Load")]
+    /// does [default: closed loop, --inflight requests always under way on each connection]
+    #[arg(long, allow_negative_numbers = true, help_heading = "Load")]
     pub rate: Option<f64>,
     /// Distances between intended times in an open loop
     #[arg(long, default_value = "uniform", help_heading = "Load")]
@@ -159,7 +167,7 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 5, value_parser = at_least_one(), help_heading = "Load")]
     pub inflight: u32,
     /// Distinct keys; 0: records have no key
-    #[arg(long, default_value_t = 0, help_heading = "Records")]
+    #[arg(long, default_value_t = 0, value_parser = among(0..=100_000_000), help_heading = "Records")]
     pub keys: u32,
     #[command(flatten)]
     #[serde(flatten)]
@@ -177,7 +185,8 @@ pub struct RunArgs {
     /// How often a batch is sent again after an error that Kafka calls retriable
     #[arg(long, default_value_t = 5, help_heading = "Load")]
     pub retries: u32,
-    /// Time a request may stay unanswered, and the broker's timeout for acks=all
+    /// Time a request may stay unanswered, and the broker's timeout for acks=all, such as 500ms,
+    /// 30s
     #[arg(long, default_value = "30s", value_parser = parse_duration, help_heading = "Load")]
     #[serde(serialize_with = "as_seconds")]
     pub timeout: Duration,
@@ -187,10 +196,10 @@ pub struct RunArgs {
     #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
     /// End once this many records were sent, warm-up included, if that is before --duration;
-    /// rounded up to whole requests of each connection
+    /// rounded up to whole requests of each connection [default: no limit]
     #[arg(long, help_heading = "Run")]
     pub records: Option<u64>,
-    /// Load before the measured time
+    /// Load before the measured time, such as 0s, 2s
     #[arg(long, default_value = "2s", value_parser = parse_duration, help_heading = "Run")]
     #[serde(serialize_with = "as_seconds")]
     pub warmup: Duration,
@@ -200,7 +209,7 @@ pub struct RunArgs {
     /// Folder for the report [default: loadgen-report-TIME]
     #[arg(long, help_heading = "Run")]
     pub out: Option<PathBuf>,
-    /// While it runs, serve counters and times to Prometheus here, HOST:PORT
+    /// While it runs, serve counters and times to Prometheus here, HOST:PORT [default: nowhere]
     #[arg(long, help_heading = "Run")]
     pub prometheus: Option<String>,
 
@@ -224,16 +233,16 @@ pub struct RunArgs {
 /// The options of `loadgen quickstart`.
 #[derive(Args, Clone, Debug)]
 pub struct QuickstartArgs {
-    /// Measure this broker instead of an embedded one, HOST:PORT
-    #[arg(long)]
+    /// Measure this broker, HOST:PORT [default: one of its own, inside this program]
+    #[arg(long, value_parser = parse_address)]
     pub bootstrap: Option<String>,
-    /// Process of that broker on this host
+    /// Process id of that broker on this host [default: its costs are not measured]
     #[arg(long, requires = "bootstrap")]
     pub pid: Option<u32>,
-    /// CPUs for the client
-    #[arg(long, value_delimiter = ',')]
+    /// CPUs for the client [default: with the embedded broker the last one; else not pinned]
+    #[arg(long, value_delimiter = ',', value_parser = parse_cpu)]
     pub cpus: Vec<usize>,
-    /// Measured time of each cell of the matrix at its fixed rate
+    /// Measured time of each cell of the matrix at its fixed rate, such as 800ms, 10s
     #[arg(long, default_value = "800ms", value_parser = parse_duration)]
     pub duration: Duration,
     /// Folder for the report [default: loadgen-report-TIME]
@@ -264,11 +273,11 @@ pub struct ConsumeArgs {
     /// Bytes of batches a second to read at most; 0: as fast as it goes
     #[arg(long, default_value = "0", value_parser = parse_bytes, help_heading = "Consumers")]
     pub bytes_per_second: usize,
-    /// Stop after this long even before the end
+    /// Stop after this long even before the end, such as 30s, 5m
     #[arg(long, default_value = "5m", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]
     pub timeout: Duration,
-    /// Also write the result as JSON here
+    /// File to write the result to as JSON, too [default: none]
     #[arg(long)]
     pub json: Option<PathBuf>,
 }
@@ -357,106 +366,10 @@ impl RunArgs {
     pub fn is_open(&self) -> bool {
         self.rate.is_some() || self.shape.schedule.is_some()
     }
-
-    /// What contradicts itself, in one sentence.
-    pub fn check(&self) -> Result<(), String> {
-        if self.record_bytes < HEADER_BYTES {
-            return Err(format!(
-                "--record-bytes {} is too small: identity and checksum take {HEADER_BYTES}",
-                self.record_bytes
-            ));
-        }
-        if self.idempotent == Switch::On && (self.acks != Acks::All || self.inflight > 5) {
-            return Err("--idempotent on needs --acks all and --inflight of at most 5".to_owned());
-        }
-        if self.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
-            return Err("--rate must be above 0 records per second".to_owned());
-        }
-        if !(0.0..=60_000.0).contains(&self.linger_ms) {
-            return Err("--linger-ms must lie between 0 and 60000".to_owned());
-        }
-        if self.linger_ms > 0.0 && !self.is_open() {
-            return Err(
-                "--linger-ms needs --rate: in a closed loop batches are always full".to_owned()
-            );
-        }
-        if self.linger_ms > 0.0 && self.batches_per_request > 1 {
-            return Err(
-                "--linger-ms and --batches-per-request above 1 exclude each other".to_owned()
-            );
-        }
-        let largest_bytes = self.shape.record_bytes_max.unwrap_or(self.record_bytes);
-        if largest_bytes < self.record_bytes {
-            return Err("--record-bytes-max is below --record-bytes".to_owned());
-        }
-        if self.shape.partitioner == Partitioner::Keys
-            && (self.keys == 0 || self.batches_per_request > 1)
-        {
-            return Err("--partitioner keys needs --keys, and one batch a request".to_owned());
-        }
-        if self.mix.group.is_some() && (self.fanout > 1 || self.consumers == 0) {
-            return Err("--group needs --consumers, and --fanout 1".to_owned());
-        }
-        let record_bytes = largest_bytes + self.shape.header_bytes + 48;
-        let batch_bytes = self.batch_records as usize * record_bytes;
-        let request_bytes = batch_bytes * self.batches_per_request as usize;
-        if request_bytes > 1 << 30 {
-            return Err(format!("a request of {request_bytes} bytes is beyond 1 GiB"));
-        }
-        if let Some(config) = self.topic_config.iter().find(|config| !config.contains('=')) {
-            return Err(format!("--topic-config {config} is not KEY=VALUE"));
-        }
-        if self.duration.is_zero() {
-            return Err("--duration must be above 0".to_owned());
-        }
-        Ok(())
-    }
-}
-
-fn at_least_one() -> impl clap::builder::TypedValueParser<Value = u32> {
-    clap::value_parser!(u32).range(1..)
-}
-
-fn percent() -> impl clap::builder::TypedValueParser<Value = u8> {
-    clap::value_parser!(u8).range(0..=100)
 }
 
 fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
-}
-
-/// Parses `500ms`, `10s`, `2m`, `1h`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let number: f64 = text[..text.len() - unit.len()]
-        .parse()
-        .map_err(|_| format!("'{text}' is not a duration such as 500ms, 10s, 2m"))?;
-    let seconds = match unit {
-        "ms" => number / 1e3,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(format!("'{text}' needs a unit: ms, s, m or h")),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|error| format!("'{text}': {error}"))
-}
-
-/// Parses a number of bytes with an optional suffix.
-pub fn parse_bytes(text: &str) -> Result<usize, String> {
-    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number: usize = text[..text.len() - suffix.len()]
-        .parse()
-        .map_err(|_| format!("'{text}' is not a number of bytes such as 1024 or 1KiB"))?;
-    let factor = match suffix.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        _ => {
-            return Err(format!("'{text}': unknown suffix '{suffix}', use k, m, g or KiB ... GiB"));
-        }
-    };
-    number.checked_mul(factor).ok_or_else(|| format!("'{text}' is too large"))
 }
 
 #[cfg(test)]
@@ -471,39 +384,19 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_sizes_have_units() {
-        let rows =
-            [("10s", 10_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000), ("1.5s", 1_500)];
-        for (text, ms) in rows {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["10", "s", "10 s", "-1s", "1d", ""] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-        for (text, bytes) in [("100", 100), ("1k", 1024), ("1KiB", 1024), ("2MiB", 2 << 20)] {
-            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "k", "1t", "-1", "99999999999999999999"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn contradictions_are_explained() {
-        type Change = fn(&mut RunArgs);
-        let rows: [(Change, &str); 6] = [
-            (|args| args.record_bytes = 31, "--record-bytes"),
-            (|args| (args.idempotent, args.acks) = (Switch::On, Acks::Leader), "--idempotent"),
-            (|args| args.rate = Some(0.0), "--rate"),
-            (|args| args.linger_ms = 5.0, "--linger-ms needs --rate"),
-            (|args| args.batch_records = 1 << 24, "1 GiB"),
-            (|args| args.duration = Duration::ZERO, "--duration"),
-        ];
-        for (change, words) in rows {
-            let mut args = RunArgs::with_defaults();
-            change(&mut args);
-            let error = args.check().expect_err(words);
-            assert!(error.contains(words), "{error}");
+    fn every_option_says_what_it_is_without_it() {
+        use clap::CommandFactory;
+        let commands = Cli::command();
+        for command in commands.get_subcommands() {
+            for option in
+                command.get_arguments().filter(|option| option.get_action().takes_values())
+            {
+                let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+                let is_said = option.is_required_set()
+                    || !option.get_default_values().is_empty()
+                    || help.contains("[default: ");
+                assert!(is_said, "{} {}: {help}", command.get_name(), option.get_id());
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::args::RunArgs;
 use crate::clock::boot_ns;
 use crate::cluster::Cluster;
 use crate::driver::worker;
+use crate::interrupt;
 use crate::machine::usable_cpus;
 use crate::run::RunError;
 use rustix::process::{Pid, Signal, kill_process};
@@ -233,6 +234,9 @@ impl Running {
             }
             if !self.is_alive() {
                 return Err(self.failed("it ended before it answered"));
+            }
+            if interrupt::is_requested() {
+                return Err(RunError::Interrupted);
             }
             if start.elapsed() > PATIENCE {
                 return Err(self.failed("it did not answer"));

@@ -2,7 +2,9 @@
 
 use crate::args::{ConsumeArgs, Switch};
 use crate::cluster::Cluster;
-use crate::gather::Live;
+use crate::crew;
+use crate::driver::stats::Stats;
+use crate::gather::{Live, Wait};
 use crate::interrupt;
 use crate::plan::{self, Target};
 use crate::report::{BrokerCost, text};
@@ -14,7 +16,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 /// What reading a topic took.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct CatchUp {
     /// All was read, and nothing was damaged.
     pub valid: bool,
@@ -66,10 +68,9 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     setup.fetch.ns_per_byte = ns_per_byte(args, plans.len());
     let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
     let broker = BrokerProcess::from_target(&args.target);
-    let (crew, mut gatherer) = run::start(setup, shares, broker, live)?;
-    gatherer.read();
+    let (crew, mut gatherer) = crew::start(setup, shares, broker, live)?;
     let is_over = gatherer.wait_for(
-        args.timeout,
+        (args.timeout, args.timeout),
         |progress| {
             let is_read = progress.iter().all(|p| p.is_done_reading.load(Ordering::Acquire));
             is_read || interrupt::is_requested()
@@ -78,9 +79,10 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
         |_| 0,
     );
     gatherer.read();
+    let has_broker_ended = !gatherer.is_broker_alive();
     let harvests = crew.stop()?;
     let edges = gatherer.finish().edges;
-    let (stats, _, seen) = run::merge(harvests);
+    let (stats, _, seen) = crew::merge(harvests);
     let (first, last) = edges.expect("it was read twice");
     // The end is noticed some milliseconds after the last batch.
     let end_ns = stats.last_consumed_ns.clamp(first.at_ns + 1, last.at_ns);
@@ -90,18 +92,10 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
     if args.fetch.verify == Switch::On {
         seen.iter().for_each(|(_, tracker)| integrity.add(&tracker.settle_alone()));
     }
-    let mut invalid_reasons = integrity.complaints(false);
     let is_interrupted = interrupt::is_requested();
-    if is_interrupted {
-        invalid_reasons.push("partial: ended by a signal".to_owned());
-    }
-    if !is_over {
-        invalid_reasons.push("the end was not reached before --timeout".to_owned());
-    }
     let errors: u64 = stats.errors.values().sum();
-    if errors > 0 {
-        invalid_reasons.push(format!("{errors} fetches failed"));
-    }
+    let mut invalid_reasons = integrity.complaints(false);
+    invalid_reasons.extend(doubts(args, &stats, &integrity, (is_over, has_broker_ended)));
     let per = |amount: u64, cost: f64| (amount > 0).then(|| cost / amount as f64);
     Ok(CatchUp {
         valid: invalid_reasons.is_empty(),
@@ -122,6 +116,34 @@ pub fn consume(args: &ConsumeArgs, live: Live) -> Result<CatchUp, RunError> {
         records_verified: integrity.verified,
         integrity,
     })
+}
+
+/// Why what was read does not count, besides damage.
+fn doubts(
+    args: &ConsumeArgs,
+    stats: &Stats,
+    integrity: &Integrity,
+    (is_over, has_broker_ended): (Wait, bool),
+) -> Vec<String> {
+    let is_interrupted = interrupt::is_requested();
+    let errors: u64 = stats.errors.values().sum();
+    let is_foreign = args.fetch.verify == Switch::On && integrity.verified == 0;
+    let rows = [
+        (is_interrupted, "partial: ended by a signal".to_owned()),
+        (is_over != Wait::Over, "the end was not reached before --timeout".to_owned()),
+        (errors > 0, format!("{errors} fetches failed")),
+        (stats.connections_lost > 0, format!("{} connections were lost", stats.connections_lost)),
+        (has_broker_ended, "the process named by --pid ended meanwhile".to_owned()),
+        (
+            stats.consumed == 0 && !is_interrupted,
+            format!("topic {} holds no records to read", args.topic),
+        ),
+        (
+            stats.consumed > 0 && is_foreign,
+            "none of the records is one that loadgen wrote: --verify off reads any".to_owned(),
+        ),
+    ];
+    rows.into_iter().filter(|row| row.0).map(|row| row.1).collect()
 }
 
 /// How long each of so many connections waits for each byte.
@@ -152,7 +174,11 @@ pub fn terminal(found: &CatchUp) -> String {
         found.errors,
     );
     let _ = match found.valid {
-        true => writeln!(text, "Valid: {} records verified.", found.records_verified),
+        true => writeln!(
+            text,
+            "Valid: {} records verified, {} of other runs or programs not judged.",
+            found.records_verified, found.integrity.foreign
+        ),
         false => writeln!(text, "Not valid: {}.", found.invalid_reasons.join("; ")),
     };
     for example in &found.integrity.examples {

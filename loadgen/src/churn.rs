@@ -59,6 +59,9 @@ pub fn churn(args: &ChurnArgs, live: Live) -> Result<ChurnFound, RunError> {
     if !(args.rate.is_finite() && args.rate > 0.0) {
         return Err(RunError::Options("--rate must be above 0".to_owned()));
     }
+    if args.duration.is_zero() {
+        return Err(RunError::Options("--duration must be above 0".to_owned()));
+    }
     let topic = format!("loadgen-churn-{}", clock::wall_ms());
     let mut cluster = Cluster::of(&args.target)?;
     if args.of == Churned::Groups {

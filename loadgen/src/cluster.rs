@@ -3,6 +3,7 @@
 
 use crate::args::TargetArgs;
 use crate::clock::wall_ms;
+use crate::listening;
 use crate::run::RunError;
 use crate::secure::Access;
 use millrace_client::{Client, Options, To, TopicPartition, refuse};
@@ -14,6 +15,7 @@ use millrace_wire::messages::{
 };
 use millrace_wire::{ApiKey, Array, Records};
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -40,17 +42,25 @@ impl Cluster {
         Self::reach(bootstrap, Access::default())
     }
 
-    /// Connects as the options say.
+    /// Connects as the options say; a process that is not the broker's is refused.
     pub fn of(target: &TargetArgs) -> Result<Self, RunError> {
         let access = Access::of(&target.access).map_err(RunError::Options)?;
-        Ok(Self::reach(&target.bootstrap, access)?)
+        let cluster = Self::reach(&target.bootstrap, access)?;
+        if let Some(pid) = target.pid {
+            let nodes = cluster.client.nodes().values().map(String::as_str);
+            let addresses: Vec<&str> = nodes.chain([cluster.client.bootstrap()]).collect();
+            listening::check(pid, &addresses)?;
+        }
+        Ok(cluster)
     }
 
     /// Connects, and learns the brokers and their versions.
     pub fn reach(bootstrap: &str, access: Access) -> Result<Self, ClusterError> {
         let (client_id, secure) = (CLIENT_ID.to_owned(), access.secure());
+        let is_plain = !access.is_tls();
         let options = Options { client_id, secure, ..Default::default() };
-        Ok(Self { client: Client::connect(bootstrap, options)?, access })
+        let client = Client::connect(bootstrap, options).map_err(|error| hint(error, is_plain))?;
+        Ok(Self { client, access })
     }
 
     /// Another connection to the same cluster.
@@ -202,5 +212,17 @@ impl Cluster {
             partitions.map(|p| (TopicPartition::new(topic, p as i32), timestamp)).collect();
         let found = self.client.offsets_at(&wanted)?;
         Ok(found.into_iter().map(|(at, (offset, _))| (at.partition as u32, offset)).collect())
+    }
+}
+
+/// What else a silence may mean: a listener of TLS ends the connection, or waits for more.
+fn hint(error: ClusterError, is_plain: bool) -> ClusterError {
+    match error {
+        ClusterError::NoAnswer { address, what, source } if is_plain => {
+            let words =
+                format!("{source}. Is it a Kafka broker, and a port without TLS (--tls-ca)?");
+            ClusterError::NoAnswer { address, what, source: io::Error::new(source.kind(), words) }
+        }
+        other => other,
     }
 }

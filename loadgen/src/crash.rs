@@ -57,7 +57,7 @@ pub struct Level {
 }
 
 /// All rounds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct CrashFound {
     /// All rounds were run, and no promise was broken.
     pub valid: bool,
@@ -79,6 +79,7 @@ pub struct CrashFound {
 
 /// `loadgen crash`: with a broker of its own.
 pub fn crash_alone(args: &CrashArgs, live: Live) -> Result<CrashFound, RunError> {
+    load(args, "", Acks::All, 0).check().map_err(RunError::Options)?;
     let mut broker =
         Running::start_alone(&args.start, args.prints_pid, &args.broker_cpus, &args.folder)?;
     crash(&mut broker, args, live)
@@ -91,17 +92,24 @@ pub fn crash(broker: &mut Running, args: &CrashArgs, live: Live) -> Result<Crash
     cluster.wait_for_leaders(ACK_TOPIC)?;
     drop(cluster);
     let mut random = fastrand::Rng::with_seed(args.seed);
-    let mut rounds = Vec::new();
+    let (mut rounds, mut ended) = (Vec::new(), None);
     for number in 0..args.rounds {
         if interrupt::is_requested() {
             break;
         }
-        let round = round(args, broker, number, &mut random)?;
+        let round = match round(args, broker, number, &mut random) {
+            Ok(round) => round,
+            // What the rounds before it have found stands.
+            Err(error) => {
+                ended = Some(format!("round {}: {error}", number + 1));
+                break;
+            }
+        };
         live.show(&format!("round {}/{}: {}", number + 1, args.rounds, words_of(&round)));
         rounds.push(round);
     }
     live.end();
-    Ok(conclude(args, rounds))
+    Ok(conclude(args, rounds, ended))
 }
 
 fn round(
@@ -200,9 +208,10 @@ fn load(args: &CrashArgs, address: &str, acks: Acks, number: u32) -> RunArgs {
     load
 }
 
-fn conclude(args: &CrashArgs, rounds: Vec<Round>) -> CrashFound {
-    let mut invalid_reasons: Vec<String> = Vec::new();
-    if rounds.len() < args.rounds as usize {
+fn conclude(args: &CrashArgs, rounds: Vec<Round>, ended: Option<String>) -> CrashFound {
+    let mut invalid_reasons: Vec<String> = ended.into_iter().collect();
+    // The last one may have been cut short.
+    if interrupt::is_requested() {
         let (done, asked) = (rounds.len(), args.rounds);
         invalid_reasons.push(format!("partial: ended by a signal after {done} of {asked} rounds"));
     }

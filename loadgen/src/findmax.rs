@@ -3,7 +3,7 @@
 //! Open loops at fixed rates: doubled while the bound holds, then halved between what held and what
 //! did not, then the best one again, twice: a rate that holds once by luck is lowered.
 
-use crate::args::{FindMaxArgs, RunArgs};
+use crate::args::{Acks, FindMaxArgs, RunArgs};
 use crate::clock;
 use crate::gather::Live;
 use crate::histogram::Percentiles;
@@ -24,6 +24,8 @@ const START: f64 = 1_000.0;
 const ACKNOWLEDGED_MIN: f64 = 0.99;
 const CONFIRMATIONS: u32 = 2;
 const STEPS_MAX: usize = 60;
+/// Closer than this no two measurements are, percent.
+const RESOLUTION_MIN: f64 = 0.1;
 
 /// A bound such as `p99=10ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -47,6 +49,9 @@ impl Slo {
             Some(number) => number.parse().map_err(|_| wrong())?,
             None => crate::args::parse_duration(limit)?.as_secs_f64() * 1e6,
         };
+        if !(limit_us > 0.0 && f64::is_finite(limit_us)) {
+            return Err(wrong());
+        }
         Ok(Self { percentile, limit_us })
     }
 
@@ -153,8 +158,26 @@ pub struct FindMaxFound {
     pub machine: Facts,
 }
 
+/// What makes no search, in words.
+fn check(args: &FindMaxArgs) -> Result<(), RunError> {
+    let rows = [
+        (args.run.acks == Acks::None, "find-max needs answers: --acks 1 or all"),
+        (args.run.shape.schedule.is_some(), "find-max chooses the rates: no --schedule"),
+        (args.run.records.is_some(), "find-max needs whole tries: --duration, not --records"),
+        (
+            !(RESOLUTION_MIN..=100.0).contains(&args.resolution),
+            "--resolution must lie between 0.1 and 100 percent",
+        ),
+    ];
+    match rows.into_iter().find(|row| row.0) {
+        Some((_, words)) => Err(RunError::Options(words.to_owned())),
+        None => Ok(()),
+    }
+}
+
 /// Searches; the report of the highest rate goes into `at-max` in the folder.
 pub fn find_max(args: &FindMaxArgs, around: Surroundings<'_>) -> Result<FindMaxFound, RunError> {
+    check(args)?;
     let started = clock::utc_words(clock::wall_ms());
     let mut search = Search::new(args.run.rate.unwrap_or(START), 1.0 + args.resolution / 100.0);
     let mut steps: Vec<Step> = Vec::new();
@@ -355,7 +378,8 @@ mod tests {
         for (text, percentile, limit_us) in rows {
             assert_eq!(Slo::parse(text), Ok(Slo { percentile, limit_us }), "{text}");
         }
-        for text in ["", "p99", "99=1ms", "p98=1ms", "p99=fast", "p99=10"] {
+        let wrong = ["", "p99", "99=1ms", "p98=1ms", "p99=fast", "p99=10", "p99=0ms", "p99=-1us"];
+        for text in wrong.into_iter().chain(["p99=nanus", "p99=infus"]) {
             assert!(Slo::parse(text).is_err(), "{text}");
         }
     }

@@ -1,10 +1,12 @@
 //! While a load runs: intervals from the threads, readings of the broker, the live line.
 
+use crate::clock::nanos;
 use crate::cost::{self, Glance, Meter, Usage};
 use crate::driver::stats::{Interval, Progress};
 use crate::driver::{Setup, Timeline};
 use crate::exposition::Exposition;
 use crate::histogram::Latencies;
+use crate::interrupt;
 use crate::report::Row;
 use crate::report::text;
 use std::collections::BTreeMap;
@@ -17,6 +19,19 @@ use std::time::Duration;
 const STEP: Duration = Duration::from_millis(20);
 const GLANCE_EVERY_NS: u64 = 250_000_000;
 const EXPOSE_EVERY_NS: u64 = 200_000_000;
+/// What is under way when a signal ends a run has this long to come to its end.
+const AFTER_SIGNAL: Duration = Duration::from_secs(5);
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// All is there.
+    Over,
+    /// Nothing moved any more.
+    Stuck,
+    /// It would have gone on, but not for long enough.
+    Cut,
+}
 
 /// Everything read at one moment.
 #[derive(Clone, Debug, Default)]
@@ -181,26 +196,35 @@ impl Gatherer {
         }
     }
 
-    /// Collects until `is_over` says so, or nothing that it counts has moved for `patience`.
-    /// Returns whether it was over.
+    /// Collects until `is_over` says so, nothing that it counts has moved for `patience`, `longest`
+    /// has passed, or a signal came some seconds ago.
     pub fn wait_for(
         &mut self,
-        patience: Duration,
+        (patience, longest): (Duration, Duration),
         is_over: impl Fn(&[Arc<Progress>]) -> bool,
         count: impl Fn(&[Arc<Progress>]) -> u64,
-    ) -> bool {
+    ) -> Wait {
         let mut last = (count(&self.progress), self.setup.clock.now_ns());
+        let mut end_ns = last.1.saturating_add(nanos(longest));
+        let mut is_interrupted = false;
         loop {
             if is_over(&self.progress) {
-                return true;
+                return Wait::Over;
             }
             let now_ns = self.setup.clock.now_ns();
             let counted = count(&self.progress);
             if counted != last.0 {
                 last = (counted, now_ns);
             }
-            if now_ns - last.1 > patience.as_nanos() as u64 {
-                return false;
+            if !is_interrupted && interrupt::is_requested() {
+                is_interrupted = true;
+                end_ns = end_ns.min(now_ns + nanos(AFTER_SIGNAL));
+            }
+            if now_ns > end_ns {
+                return Wait::Cut;
+            }
+            if now_ns - last.1 > nanos(patience) {
+                return Wait::Stuck;
             }
             self.step();
             std::thread::sleep(STEP);

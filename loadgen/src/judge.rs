@@ -39,6 +39,12 @@ pub struct Circumstances {
     pub wall_jump_ms: i64,
     /// How long the host slept.
     pub slept_ms: u64,
+    /// By how much the measured time had begun before all connections were made.
+    pub connected_late_ms: u64,
+    /// Brokers that lead partitions of the topic.
+    pub brokers: usize,
+    /// Times of --schedule in the warm-up, and those after the end.
+    pub unmeasured_times: [usize; 2],
 }
 
 /// Whether the costs of a run hold although its rates and times may not.
@@ -46,15 +52,24 @@ pub fn is_cost_valid(reasons: &[String]) -> bool {
     reasons.iter().all(|reason| reason.starts_with(CLIENT_LIMIT))
 }
 
+/// Whether less was acknowledged in time than was due.
+pub fn is_overloaded(report: &Report, args: &RunArgs) -> bool {
+    let in_request = f64::from(args.batch_records) * f64::from(args.batches_per_request);
+    // At the edges of the measured time each connection may be a request short.
+    let edge = in_request * f64::from(args.connections) / report.measured_seconds.max(1e-3);
+    args.rate.is_some_and(|rate| report.records_per_second < 0.98 * rate - edge)
+}
+
 /// Reasons why the figures are not to be trusted, and remarks that do not spoil them.
 pub fn judge(report: &Report, args: &RunArgs, about: Circumstances) -> (Vec<String>, Vec<String>) {
     let mut reasons = Vec::new();
     let mut notes = Vec::new();
     integrity(report, args, about, &mut reasons);
-    client(report, args, &mut reasons, &mut notes);
+    client(report, &mut reasons);
+    lateness(report, args, &mut reasons, &mut notes);
     machine(report, &mut reasons, &mut notes);
     load(report, args, &mut reasons, &mut notes);
-    surprises(args, about, &mut notes);
+    surprises(report, args, about, &mut notes);
     (reasons, notes)
 }
 
@@ -88,29 +103,66 @@ fn integrity(report: &Report, args: &RunArgs, about: Circumstances, reasons: &mu
     if about.slept_ms > CLOCK_JUMP_MAX_MS.unsigned_abs() {
         reasons.push(format!("the host slept for {:.1} s", about.slept_ms as f64 / 1e3));
     }
+    if about.connected_late_ms > 0 {
+        reasons.push(format!(
+            "connecting took until {} ms after measuring began: a longer --warmup is needed",
+            about.connected_late_ms
+        ));
+    }
     if about.has_broker_ended {
         reasons.push("the process named by --pid ended during the run".to_owned());
     }
 }
 
-fn client(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mut Vec<String>) {
+fn client(report: &Report, reasons: &mut Vec<String>) {
     let percent = report.client_cpu_fraction * 100.0;
     if report.client_cpu_fraction > CLIENT_CPU_MAX {
         reasons.push(format!(
             "{CLIENT_LIMIT} {percent:.0} % of its CPU: the client may have been the limit"
         ));
     }
-    let (Some(lag_us), Some(_)) = (report.schedule_lag_us, args.is_open().then_some(())) else {
+}
+
+/// Compares how late requests left with the times they belong to, percentile by percentile.
+fn lateness(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mut Vec<String>) {
+    if !args.is_open() {
         return;
+    }
+    let times = match report.response_us.count {
+        0 => &report.end_to_end_us,
+        _ => &report.response_us,
     };
-    let p99_us = report.response_us.p99.or(report.end_to_end_us.p99);
-    if lag_us > LAG_MAX_US && p99_us.is_none_or(|p99_us| lag_us > LAG_SHARE_MAX * p99_us) {
+    let lag = &report.schedule_lag_percentiles_us;
+    let share = |lag_us: &f64, us: Option<f64>| us.is_none_or(|us| *lag_us > LAG_SHARE_MAX * us);
+    let late = |lag_us: Option<f64>| lag_us.filter(|lag_us| *lag_us > LAG_MAX_US);
+    // Fewer requests have fewer percentiles.
+    let judged = [(1, lag.p99, times.p99), (10, lag.p90, times.p90), (50, lag.p50, times.p50)];
+    let spoilt = judged.iter().find_map(|&(percent, lag_us, us)| {
+        Some((percent, late(lag_us).filter(|lag_us| share(lag_us, us))?))
+    });
+    if let Some((percent, lag_us)) = spoilt {
         reasons.push(format!(
-            "1 % of the requests left {lag_us:.0} us or more after they could have: the client or \
-             the machine was the limit"
+            "{percent} % of the requests left {lag_us:.0} us or more after they could have: the \
+             client or the machine was the limit"
         ));
-    } else if lag_us > LAG_MAX_US {
+        return;
+    }
+    if let Some(lag_us) = late(lag.p99) {
         notes.push(format!("1 % of the requests left {lag_us:.0} us or more too late"));
+    }
+    let rare = [
+        ("p99.9", lag.p99_9, times.p99_9),
+        ("p99.99", lag.p99_99, times.p99_99),
+        ("the maximum", lag.max, times.max),
+    ];
+    let rare = rare.into_iter().find_map(|(name, lag_us, us)| {
+        Some((name, late(lag_us).filter(|lag_us| share(lag_us, us))?))
+    });
+    if let Some((name, lag_us)) = rare {
+        notes.push(format!(
+            "{name} and beyond may be the client's or the machine's own: there requests left \
+             {lag_us:.0} us later than they could have"
+        ));
     }
 }
 
@@ -128,12 +180,25 @@ fn machine(report: &Report, reasons: &mut Vec<String>, notes: &mut Vec<String>) 
     }
 }
 
-fn surprises(args: &RunArgs, about: Circumstances, notes: &mut Vec<String>) {
+fn surprises(report: &Report, args: &RunArgs, about: Circumstances, notes: &mut Vec<String>) {
+    if about.brokers > 1 && report.broker.is_some() {
+        notes.push(format!(
+            "the broker's costs are those of one process, the records those of {} brokers",
+            about.brokers
+        ));
+    }
     if let Some(found) = about.partitions_found {
         let topic = args.topic.as_deref().unwrap_or_default();
         notes.push(format!(
             "topic {topic} was there already, with {found} partitions: --partitions and \
              --topic-config say nothing about it"
+        ));
+    }
+    if about.unmeasured_times != [0, 0] {
+        let [before, after] = about.unmeasured_times;
+        notes.push(format!(
+            "of the times in --schedule {before} lie in the warm-up, {after} after --duration and \
+             were not sent"
         ));
     }
     if about.wall_jump_ms.abs() > CLOCK_JUMP_MAX_MS {
@@ -148,7 +213,7 @@ fn load(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mut 
     if report.records_per_second == 0.0 {
         reasons.push("no record was acknowledged in the measured time".to_owned());
     }
-    if let Some(rate) = args.rate.filter(|rate| report.records_per_second < 0.98 * rate) {
+    if let Some(rate) = args.rate.filter(|_| is_overloaded(report, args)) {
         let reached = report.records_per_second;
         notes.push(format!(
             "{reached:.0} of {rate:.0} records a second were acknowledged in time: the broker did \
@@ -157,6 +222,13 @@ fn load(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mut 
     }
     if let Some(group) = report.group.as_ref().filter(|group| group.commits_failed > 0) {
         notes.push(format!("{} commits failed while the group rebalanced", group.commits_failed));
+    }
+    if !args.is_open() && args.acks != Acks::None {
+        notes.push(
+            "closed loop: whoever waits for an answer does not send, so that a stall is one late \
+             sample for each request under way; --rate shows what users would wait"
+                .to_owned(),
+        );
     }
     if args.acks == Acks::None {
         notes.push(
@@ -181,7 +253,8 @@ mod tests {
             records_per_second: 1000.0,
             response_us: times,
             client_cpu_fraction: 0.5,
-            schedule_lag_us: Some(100.0),
+            schedule_lag_percentiles_us: Percentiles { p99: Some(100.0), ..Default::default() },
+            measured_seconds: 1e3,
             other_cpus_busy: Some(0.1),
             ..Default::default()
         };
@@ -192,23 +265,45 @@ mod tests {
     fn each_doubt_is_a_reason_and_a_sound_run_has_none() {
         type Change = fn(&mut Report, &mut RunArgs, &mut Circumstances);
         // What happens, the reason, the note.
-        let rows: [(Change, &str, &str); 20] = [
+        let rows: [(Change, &str, &str); 27] = [
+            (|_, _, c| c.unmeasured_times = [2, 7], "", "2 lie in the warm-up, 7 after"),
+            (|_, _, c| c.connected_late_ms = 70, "until 70 ms after", ""),
+            (|_, _, c| c.brokers = 3, "", ""),
+            (
+                |r, _, c| (r.broker, c.brokers) = (Some(Default::default()), 3),
+                "",
+                "those of 3 brokers",
+            ),
+            (
+                |r, _, _| {
+                    let lag = &mut r.schedule_lag_percentiles_us;
+                    (lag.p99, lag.p90) = (None, Some(1_500.0));
+                },
+                "10 % of the requests left 1500 us",
+                "",
+            ),
+            (|r, _, _| r.schedule_lag_percentiles_us.p99_9 = Some(2e4), "", "p99.9 and beyond"),
+            (|r, _, _| r.schedule_lag_percentiles_us.max = Some(2e4), "", "the maximum and"),
             (|_, _, c| c.wall_jump_ms = -7_000, "", "jumped by -7.0 s"),
             (|_, _, c| c.slept_ms = 9_000, "slept for 9.0 s", ""),
             (|_, _, c| c.partitions_found = Some(3), "", "with 3 partitions"),
             (|_, _, c| c.has_broker_ended = true, "--pid ended", ""),
             (|_, _, _| (), "", ""),
             (|r, _, _| r.client_cpu_fraction = 0.95, "client thread used 95 %", ""),
-            (|r, _, _| r.schedule_lag_us = Some(1_500.0), "left 1500 us", ""),
+            (|r, _, _| r.schedule_lag_percentiles_us.p99 = Some(1_500.0), "left 1500 us", ""),
             (
                 |r, _, _| {
-                    r.schedule_lag_us = Some(1_500.0);
+                    r.schedule_lag_percentiles_us.p99 = Some(1_500.0);
                     r.response_us.p99 = Some(50_000.0);
                 },
                 "",
                 "left 1500 us",
             ),
-            (|r, a, _| (r.schedule_lag_us, a.rate) = (Some(9e9), None), "", ""),
+            (
+                |r, a, _| (r.schedule_lag_percentiles_us.p99, a.rate) = (Some(9e9), None),
+                "",
+                "closed loop",
+            ),
             (|r, _, _| r.other_cpus_busy = Some(0.7), "0.70 CPUs busy", ""),
             (|r, _, _| r.stolen_cpus = 0.5, "took 0.50 CPUs", ""),
             (|r, _, _| r.noise_after.timer_late_us_p50 = Some(900.0), "", "900 us late"),

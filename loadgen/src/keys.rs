@@ -20,6 +20,13 @@ pub enum KeySpread {
     Zipf,
 }
 
+impl KeySpread {
+    /// Whether it is another than the default.
+    pub fn is_chosen(self) -> bool {
+        self != Self::Uniform
+    }
+}
+
 /// All keys of a run, by partition.
 #[derive(Debug)]
 pub struct Keys {

@@ -41,6 +41,9 @@ pub struct IdleFound {
 /// Measures a broker that nobody uses, with so many empty partitions of ours.
 pub fn idle(args: &IdleArgs, live: Live) -> Result<IdleFound, RunError> {
     let pid = args.target.pid.ok_or_else(|| RunError::Options("idle needs --pid".to_owned()))?;
+    if args.duration.is_zero() {
+        return Err(RunError::Options("--duration must be above 0".to_owned()));
+    }
     let topic = format!("loadgen-idle-{}", clock::wall_ms());
     let mut cluster = Cluster::of(&args.target)?;
     if args.partitions > 0 {
@@ -55,16 +58,19 @@ pub fn idle(args: &IdleArgs, live: Live) -> Result<IdleFound, RunError> {
     let (before, start) = (meter.read(), Instant::now());
     let is_whole = pause(args.duration);
     let (used, seconds) = (meter.read().since(&before), start.elapsed().as_secs_f64());
-    if args.partitions > 0 {
+    let is_alive = meter.is_alive();
+    if args.partitions > 0 && is_alive {
         Cluster::of(&args.target)?.delete_topic(&topic)?;
     }
     live.end();
-    let invalid_reasons = match is_whole {
-        true => Vec::new(),
-        false => vec!["partial: ended by a signal".to_owned()],
-    };
+    let doubts = [
+        (!is_whole, "partial: ended by a signal"),
+        (!is_alive, "the process named by --pid ended meanwhile"),
+    ];
+    let doubts = doubts.into_iter().filter(|doubt| doubt.0).map(|doubt| doubt.1.to_owned());
+    let invalid_reasons: Vec<String> = doubts.collect();
     Ok(IdleFound {
-        valid: is_whole,
+        valid: invalid_reasons.is_empty(),
         invalid_reasons,
         cpu_percent: used.cpu_ns as f64 / 1e7 / seconds,
         context_switches_per_second: used.context_switches as f64 / seconds,
@@ -76,6 +82,7 @@ pub fn idle(args: &IdleArgs, live: Live) -> Result<IdleFound, RunError> {
 
 /// The result for a terminal.
 pub fn idle_words(found: &IdleFound) -> String {
+    let reasons = found.invalid_reasons.iter().map(|reason| format!("Not valid: {reason}.\n"));
     format!(
         "idle with {} partitions for {:.1} s: {:.3} % of a CPU, {:.1} context switches/s, RSS {:.1} \
          MiB\n{}",
@@ -84,7 +91,7 @@ pub fn idle_words(found: &IdleFound) -> String {
         found.cpu_percent,
         found.context_switches_per_second,
         found.rss_mib,
-        found.invalid_reasons.concat(),
+        reasons.collect::<String>(),
     )
 }
 
@@ -226,6 +233,7 @@ pub(crate) fn first_ack(broker: &mut Running, topic: &str) -> Result<u64, RunErr
             Err(error) if start.elapsed() > ACK_PATIENCE || !broker.is_alive() => {
                 return Err(error.into());
             }
+            Err(_) if interrupt::is_requested() => return Err(RunError::Interrupted),
             Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     }
@@ -233,11 +241,13 @@ pub(crate) fn first_ack(broker: &mut Running, topic: &str) -> Result<u64, RunErr
 
 /// The result for a terminal.
 pub fn recover_words(found: &RecoverFound) -> String {
+    let reasons = found.invalid_reasons.iter().map(|reason| format!("Not valid: {reason}.\n"));
     format!(
-        "kill -9 to first acknowledgement {:.1} ms ({:.1} ms from the new start) with {} MB\n",
+        "kill -9 to first acknowledgement {:.1} ms ({:.1} ms from the new start) with {} MB\n{}",
         found.kill_to_ack_ms,
         found.start_to_ack_ms,
         text::short(found.filled_bytes as f64 / 1e6),
+        reasons.collect::<String>(),
     )
 }
 

@@ -8,12 +8,12 @@ use loadgen::args::{
 use loadgen::driver::worker;
 use loadgen::embedded::Embedded;
 use loadgen::gather::Live;
-use loadgen::report::{text, write_json};
+use loadgen::report::{self, text, write_json};
 use loadgen::run::{self, BrokerProcess, RunError, Surroundings};
 use loadgen::study::{Study, engine, file, page};
 use loadgen::{
     brokers, catchup, churn, clock, crash, findmax, interrupt, lifecycle, quickstart, respond,
-    results,
+    results, room,
 };
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
     let words = words.join(" ");
     let command = Cli::parse().command;
+    room::raise_open_files();
     // Only `respond` has nothing to write when it is ended.
     let listening = match command {
         Command::Respond(_) => Ok(()),
@@ -79,8 +80,9 @@ fn run(args: &RunArgs, command: &str) -> Result<ExitCode, RunError> {
         is_probed: true,
     };
     let outcome = run::run(args, around)?;
-    outcome.write(&folder.path).map_err(|source| write_error(&folder.path, source))?;
+    // First of all, so that a disk that has become full costs the report, not the result.
     print(&text::terminal(&outcome.report));
+    outcome.write(&folder.path).map_err(|source| write_error(&folder.path, source))?;
     print(&format!("Report: {}\n", folder.path.join("report.html").display()));
     Ok(by_validity(outcome.report.valid))
 }
@@ -108,7 +110,7 @@ fn quickstart(args: &QuickstartArgs, command: &str) -> Result<ExitCode, RunError
     let matrix = quickstart::run(&args, &bootstrap, broker, around, &mut show)?;
     print(&format!("\n{}\n", quickstart::verdict(&matrix)));
     print(&format!("Report: {}\n", folder.path.join("report.html").display()));
-    Ok(by_validity(matrix.is_verified()))
+    Ok(by_validity(matrix.is_verified() && !matrix.headline.partial))
 }
 
 fn consume(args: &ConsumeArgs) -> Result<ExitCode, RunError> {
@@ -251,10 +253,22 @@ impl Drop for ReportFolder {
 }
 
 impl ReportFolder {
+    /// Makes it, or takes it over: of an earlier run nothing stays, so that no figure of one stands
+    /// beside those of the other.
     fn make(out: Option<&Path>) -> Result<Self, RunError> {
         let path = out.map_or_else(name_by_time, Path::to_path_buf);
         let is_made = !path.exists();
-        std::fs::create_dir_all(&path).map_err(|source| write_error(&path, source))?;
+        let wrong = |source| write_error(&path, source);
+        std::fs::create_dir_all(&path).map_err(wrong)?;
+        if path.join("runs").exists() || path.join("study.toml").exists() {
+            let place = path.display();
+            return Err(RunError::Options(format!("--out {place}: it holds a study")));
+        }
+        report::clear(&path).map_err(wrong)?;
+        // Better told now than after the run.
+        let probe = path.join(".loadgen-writes");
+        std::fs::write(&probe, [0; 4096]).map_err(wrong)?;
+        std::fs::remove_file(&probe).map_err(wrong)?;
         Ok(Self { path, is_made })
     }
 }

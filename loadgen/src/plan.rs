@@ -22,13 +22,17 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Versions of Fetch that name topics, and whose sessions can be left out.
 const FETCH_VERSIONS: RangeInclusive<i16> = 4..=12;
 /// More points than this make no better chart.
 const INTERVALS: u32 = 120;
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
+const LEAD_MIN: Duration = Duration::from_millis(100);
+/// What one connection takes on a host worth measuring, and on one that is far away.
+const CONNECTING_MIN: Duration = Duration::from_millis(1);
+const CONNECTING_MAX: Duration = Duration::from_millis(500);
 
 /// A topic to load or read.
 #[derive(Debug)]
@@ -180,12 +184,22 @@ pub fn setup(
         template: Template::new(shape, args.seed),
     };
     let clock = Clock::start();
-    // Connecting takes well under a millisecond a connection on any host worth measuring.
-    let lead = Duration::from_millis(100 + u64::from(args.connections));
+    let lead = lead(cluster, target, args)?;
     let timeline = timeline(nanos(lead), args.warmup, args.duration);
     let fetch = fetch_setup(cluster, &args.fetch, Some(run))?;
     let parts = (timeline, Some(produce), fetch);
     Ok(assemble(clock, cluster, &args.target, &target.topic, parts))
+}
+
+/// How long connecting may take until the first record is due: as long for each connection as it
+/// has just taken for one, with TLS and login if need be.
+fn lead(cluster: &Cluster, target: &Target, args: &RunArgs) -> Result<Duration, ClusterError> {
+    let began = Instant::now();
+    drop(cluster.again()?);
+    let each = began.elapsed().clamp(CONNECTING_MIN, CONNECTING_MAX);
+    let readers = args.consumers * args.fanout * target.by_broker().len() as u32;
+    let threads = u32::try_from(args.target.cpus.len()).unwrap_or(u32::MAX).max(1);
+    Ok(LEAD_MIN + each * (args.connections + readers).div_ceil(threads))
 }
 
 /// When records are due; `None` in a closed loop.
@@ -225,7 +239,7 @@ fn assemble(
         timeline,
         access: cluster.access().clone(),
         tcp_congestion: args.tcp_congestion.clone(),
-        spin_ns: args.spin_us * 1000,
+        spin_ns: u64::from(args.spin_us) * 1000,
         produce,
         fetch,
         end_ns: AtomicU64::new(timeline.measure_end_ns),

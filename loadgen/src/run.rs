@@ -1,29 +1,31 @@
 //! One run from its options to its report: prepare, load, drain, read back, judge.
 
-use crate::args::{RunArgs, Switch, TargetArgs};
+use crate::args::{RunArgs, Switch};
 use crate::catchup::CatchUp;
-use crate::clock;
+use crate::clock::{self, nanos};
 use crate::cluster::{Cluster, ClusterError};
-use crate::cost::Meter;
+use crate::crew::{self, Crew, Seen};
 use crate::driver::stats::{Progress, Stats};
-use crate::driver::worker::{self, Harvest, Share, WorkerError};
+use crate::driver::worker::{self, WorkerError};
 use crate::driver::{ConsumerPlan, ProducerPlan, Setup, Timeline};
-use crate::flushes::FlushCounter;
-use crate::gather::{Gathered, Gatherer, Live, Reading};
+use crate::gather::{Gathered, Gatherer, Live, Reading, Wait};
 use crate::group::{Group, GroupFound, GroupPlan};
 use crate::interrupt;
-use crate::judge::{Circumstances, is_cost_valid, judge};
+use crate::judge::{Circumstances, is_cost_valid, is_overloaded, judge};
 use crate::machine::{Facts, Noise};
 use crate::mix::{self, ColdReaders};
 use crate::plan::{self, Target};
-use crate::report::{BrokerCost, Outcome, Report};
+use crate::report::{BrokerCost, Outcome, Report, text};
+use crate::room;
+use crate::schedule::Arrivals;
 use crate::verify::{Integrity, SentStream, Tracker, settle};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Barrier, mpsc};
-use std::thread;
 use std::time::Duration;
+
+pub use crate::crew::BrokerProcess;
 
 /// Readers that see nothing new for this long are given up.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -50,37 +52,6 @@ pub enum RunError {
     Write { path: String, source: std::io::Error },
 }
 
-/// What was seen, with the group of readers that saw it.
-pub type Seen = Vec<(u32, Tracker)>;
-
-/// Whose CPU is counted as the broker's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BrokerProcess {
-    /// Unknown, perhaps on another host.
-    None,
-    /// A process of this host.
-    Pid(u32),
-    /// The same, and its flushes are counted.
-    PidWithFlushes(u32),
-    /// All threads of this process but the load's.
-    Embedded,
-}
-
-impl BrokerProcess {
-    /// From `--pid`.
-    pub fn from_option(pid: Option<u32>) -> Self {
-        pid.map_or(Self::None, Self::Pid)
-    }
-
-    /// From `--pid` and `--count-flushes`.
-    pub fn from_target(target: &TargetArgs) -> Self {
-        match (target.pid, target.count_flushes) {
-            (Some(pid), true) => Self::PidWithFlushes(pid),
-            (pid, _) => Self::from_option(pid),
-        }
-    }
-}
-
 /// What surrounds a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
@@ -96,68 +67,10 @@ pub struct Surroundings<'a> {
     pub is_probed: bool,
 }
 
-/// Threads at work.
-#[derive(Debug)]
-pub struct Crew {
-    /// What they share.
-    pub setup: Arc<Setup>,
-    threads: Vec<thread::JoinHandle<Result<Harvest, WorkerError>>>,
-}
-
-/// Starts one thread a share; returns when all are connected or have failed.
-pub fn start(
-    setup: Setup,
-    shares: Vec<Share>,
-    broker: BrokerProcess,
-    live: Live,
-) -> Result<(Crew, Gatherer), RunError> {
-    let setup = Arc::new(setup);
-    let ready = Arc::new(Barrier::new(shares.len() + 1));
-    let (send, receive) = mpsc::channel();
-    let mut threads = Vec::new();
-    let mut progress = Vec::new();
-    for share in shares {
-        let cell = Arc::new(Progress::default());
-        progress.push(Arc::clone(&cell));
-        let (setup, ready, send) = (Arc::clone(&setup), Arc::clone(&ready), send.clone());
-        threads.push(thread::spawn(move || worker::run(setup, share, cell, send, &ready)));
-    }
-    ready.wait();
-    let meter = match broker {
-        BrokerProcess::None => None,
-        BrokerProcess::Pid(pid) => Some(Meter::of_process(pid).ok_or(RunError::Pid(pid))?),
-        BrokerProcess::PidWithFlushes(pid) => {
-            let meter = Meter::of_process(pid).ok_or(RunError::Pid(pid))?;
-            Some(meter.with_flushes(FlushCounter::start(pid).map_err(RunError::Flushes)?))
-        }
-        BrokerProcess::Embedded => {
-            let own = progress.iter().map(|cell| cell.thread.load(Ordering::Acquire));
-            let main = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-            Some(Meter::of_this_process_without(own.chain([main])))
-        }
-    };
-    let gatherer = Gatherer::new(Arc::clone(&setup), progress, receive, meter, live);
-    Ok((Crew { setup, threads }, gatherer))
-}
-
-impl Crew {
-    /// Ends all threads and takes what they have.
-    pub fn stop(self) -> Result<Vec<Harvest>, RunError> {
-        self.setup.stop.store(true, Ordering::Release);
-        let joined = self.threads.into_iter().map(|thread| thread.join());
-        let harvests: Result<Vec<Harvest>, WorkerError> =
-            joined.map(|joined| joined.expect("a panic of a thread ends the program")).collect();
-        Ok(harvests?)
-    }
-
-    fn has_failed(&self) -> bool {
-        self.threads.iter().any(thread::JoinHandle::is_finished)
-    }
-}
-
 /// Takes a load through all its phases.
 pub fn run(args: &RunArgs, around: Surroundings<'_>) -> Result<Outcome, RunError> {
     args.check().map_err(RunError::Options)?;
+    room::check(args).map_err(RunError::Options)?;
     worker::pin(&args.target.cpus)?;
     let started = clock::wall_ms();
     let probe = || match around.is_probed {
@@ -237,20 +150,18 @@ fn load(
     let setup = plan::setup(cluster, target, args, run)?;
     let watch = clock::Watch::start();
     let shares = plan::deal(&args.target.cpus, producers, consumers);
-    let (crew, mut gatherer) = start(setup, shares, around.broker, around.live)?;
-    if let Some(listen) = &args.prometheus {
-        gatherer
-            .expose(listen)
-            .map_err(|source| RunError::Prometheus { listen: listen.clone(), source })?;
+    let (crew, mut gatherer) = crew::start(setup, shares, around.broker, around.live)?;
+    if let Some(listen) = args.prometheus.clone() {
+        gatherer.expose(&listen).map_err(|source| RunError::Prometheus { listen, source })?;
     }
     let cold = ColdReaders::start(args, &target.topic, &crew.setup);
     let timeline = crew.setup.timeline;
-    let (is_sent, mut is_drained) = drive(args, &crew, &mut gatherer, has_tail);
+    let (sending, mut reading) = drive(args, &crew, &mut gatherer, has_tail);
+    let (setup, connected_ns) = (Arc::clone(&crew.setup), crew.connected_ns);
     let harvests = crew.stop()?;
-    let has_broker_ended = !gatherer.is_broker_alive();
-    let gathered = gatherer.finish();
-    let seconds = measured_seconds(gathered.edges.as_ref(), &timeline);
-    let (mut stats, sent, mut seen) = merge(harvests);
+    let (has_broker_ended, gathered) = (!gatherer.is_broker_alive(), gatherer.finish());
+    let (mut stats, mut sent, mut seen) = crew::merge(harvests);
+    let seconds = measured_seconds(gathered.edges.as_ref(), &timeline, stats.last_done_ns);
     let catch_up = cold.map(ColdReaders::finish).transpose()?;
     let unread = group.as_ref().map(|group| group.seen.drain()).unwrap_or_default();
     seen.extend(unread.into_values().map(|tracker| (0, tracker)));
@@ -260,63 +171,91 @@ fn load(
         let expected = sent.iter().map(SentStream::certain).sum();
         let plans = target.consumers(1, 1, &begin, None);
         let options = (args, run, expected);
-        let (is_complete, read, trackers) =
-            read_back(cluster, target, options, plans, around.live)?;
+        let (complete, read, trackers) = read_back(cluster, target, options, plans, around.live)?;
         for (failure, count) in read.errors {
             *stats.errors.entry(failure).or_default() += count;
         }
-        (is_drained, seen) = (is_complete, trackers);
+        (reading, seen) = (complete, trackers);
     }
     let (wall_jump_ms, slept_ms) = watch.jumps_ms();
     let about = Circumstances {
-        is_sending_cut: !is_sent,
-        is_drain_cut: !is_drained,
+        is_sending_cut: sending != Wait::Over,
+        is_drain_cut: reading != Wait::Over,
         connections_lost: stats.connections_lost,
         has_broker_ended,
         is_interrupted: interrupt::is_requested(),
-        partitions_found: (!target.is_made && target.leaders.len() != args.partitions as usize)
-            .then_some(target.leaders.len()),
         wall_jump_ms,
         slept_ms,
+        ..prepared(args, target, &setup, connected_ns)
     };
+    if reading == Wait::Cut {
+        // What was not waited for is not lost.
+        sent.iter_mut().for_each(SentStream::doubt_all);
+    }
     let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
     let sent = sent.iter().map(|stream| stream.sent).sum();
     Ok(Loaded { stats, integrity, sent, seconds, gathered, about, group, catch_up })
 }
 
-/// Takes the threads through the measured time and what comes after it; whether all was sent and
-/// answered, and all seen by the consumers at the tail.
-fn drive(args: &RunArgs, crew: &Crew, gatherer: &mut Gatherer, has_tail: bool) -> (bool, bool) {
-    if !crew.has_failed() {
+/// What is known of a load once all its connections are made.
+fn prepared(args: &RunArgs, target: &Target, setup: &Setup, connected_ns: u64) -> Circumstances {
+    let measured = [args.warmup, args.warmup + args.duration].map(nanos);
+    let unmeasured = |arrivals: &Arrivals| arrivals.unmeasured(measured);
+    let partitions = target.leaders.len();
+    let is_other = !target.is_made && partitions != args.partitions as usize;
+    let late_ns = connected_ns.saturating_sub(setup.timeline.measure_start_ns);
+    Circumstances {
+        connected_late_ms: late_ns / 1_000_000,
+        brokers: target.by_broker().len(),
+        unmeasured_times: setup.produce().arrivals.as_ref().map_or([0, 0], unmeasured),
+        partitions_found: is_other.then_some(partitions),
+        ..Default::default()
+    }
+}
+
+/// Takes the threads through the measured time and what comes after it: how the wait for all to be
+/// sent and answered ended, and that for the consumers at the tail to have seen it.
+fn drive(args: &RunArgs, crew: &Crew, gatherer: &mut Gatherer, has_tail: bool) -> (Wait, Wait) {
+    let has_failed = crew.has_failed();
+    if !has_failed {
         gatherer.measure(interrupt::is_requested);
     }
     let sum = |progress: &[Arc<Progress>], cell: fn(&Progress) -> u64| -> u64 {
         progress.iter().map(|progress| cell(progress)).sum()
     };
-    let has_failed = crew.has_failed();
-    let is_sent = gatherer.wait_for(
-        args.timeout + DRAIN_PATIENCE,
+    // What is due is sent however late; but the rate may be one that nobody can ever keep.
+    let longest = args.timeout + DRAIN_PATIENCE + 2 * (args.warmup + args.duration);
+    let sending = gatherer.wait_for(
+        (args.timeout + DRAIN_PATIENCE, longest),
         |progress| has_failed || progress.iter().all(|p| p.is_done_sending.load(Ordering::Acquire)),
         |progress| sum(progress, |p| p.acked.load(Ordering::Acquire)),
     );
-    let is_drained = !has_tail
-        || gatherer.wait_for(
-            DRAIN_PATIENCE,
-            |progress| {
-                let sent = sum(progress, |p| p.sent.load(Ordering::Acquire));
-                let uncertain = sum(progress, |p| p.uncertain.load(Ordering::Acquire));
-                has_failed || seen_by(progress) >= (sent - uncertain) * u64::from(args.fanout)
-            },
-            seen_by,
-        );
-    (is_sent, is_drained)
+    if !has_tail {
+        return (sending, Wait::Over);
+    }
+    let reading = gatherer.wait_for(
+        (DRAIN_PATIENCE, Duration::MAX),
+        |progress| {
+            let sent = sum(progress, |p| p.sent.load(Ordering::Acquire));
+            let uncertain = sum(progress, |p| p.uncertain.load(Ordering::Acquire));
+            has_failed || seen_by(progress) >= (sent - uncertain) * u64::from(args.fanout)
+        },
+        seen_by,
+    );
+    (sending, reading)
 }
 
-/// Length of the measured time; it may have been cut short.
-fn measured_seconds(edges: Option<&(Reading, Reading)>, timeline: &Timeline) -> f64 {
+/// Length of the measured time; it may have been cut short, after which answers still came.
+fn measured_seconds(
+    edges: Option<&(Reading, Reading)>,
+    timeline: &Timeline,
+    last_done_ns: u64,
+) -> f64 {
     let cut = edges.filter(|(_, last)| last.at_ns < timeline.measure_end_ns);
     let ns = match cut {
-        Some((first, last)) => last.at_ns.saturating_sub(first.at_ns).max(1_000_000),
+        Some((first, last)) => {
+            last.at_ns.max(last_done_ns).saturating_sub(first.at_ns).max(1_000_000)
+        }
         None => timeline.measure_end_ns - timeline.measure_start_ns,
     };
     ns as f64 / 1e9
@@ -345,31 +284,18 @@ fn read_back(
     (args, run, expected): (&RunArgs, u32, u64),
     plans: Vec<ConsumerPlan>,
     live: Live,
-) -> Result<(bool, Stats, Seen), RunError> {
+) -> Result<(Wait, Stats, Seen), RunError> {
     let options = (&args.target, &args.fetch);
     let forever = Duration::from_secs(3600);
     let setup = plan::reading_setup(cluster, target, options, Some(run), forever)?;
     let shares = plan::deal(&args.target.cpus, Vec::new(), plans);
-    let (crew, mut gatherer) = start(setup, shares, BrokerProcess::None, live)?;
+    let (crew, mut gatherer) = crew::start(setup, shares, BrokerProcess::None, live)?;
     let is_over = |progress: &[Arc<Progress>]| seen_by(progress) >= expected;
-    let is_complete = gatherer.wait_for(DRAIN_PATIENCE, is_over, seen_by);
+    let complete = gatherer.wait_for((DRAIN_PATIENCE, Duration::MAX), is_over, seen_by);
     let harvests = crew.stop()?;
     gatherer.finish();
-    let (stats, _, seen) = merge(harvests);
-    Ok((is_complete, stats, seen))
-}
-
-/// One account of all threads.
-pub fn merge(harvests: Vec<Harvest>) -> (Stats, Vec<SentStream>, Seen) {
-    let mut harvests = harvests.into_iter();
-    let Harvest { mut stats, mut sent, mut seen } =
-        harvests.next().expect("there is at least one thread");
-    for harvest in harvests {
-        stats.add(&harvest.stats);
-        sent.extend(harvest.sent);
-        seen.extend(harvest.seen);
-    }
-    (stats, sent, seen)
+    let (stats, _, seen) = crew::merge(harvests);
+    Ok((complete, stats, seen))
 }
 
 /// Compares what was sent with what each group of readers saw; a record is verified when all did.
@@ -402,6 +328,7 @@ fn conclude(
         invalid_reasons: Vec::new(),
         cost_valid: false,
         partial: about.is_interrupted,
+        overloaded: false,
         notes: Vec::new(),
         records_per_second: stats.records as f64 / seconds,
         bytes_per_second: stats.bytes as f64 / seconds,
@@ -435,6 +362,7 @@ fn conclude(
         group,
         catch_up,
         measured_seconds: seconds,
+        load: text::load(args),
         configuration: serde_json::to_value(args).unwrap_or_default(),
         machine: Facts::read(),
         noise_before: noise[0],
@@ -445,6 +373,7 @@ fn conclude(
         started: clock::utc_words(started),
         intervals: rows,
     };
+    report.overloaded = is_overloaded(&report, args);
     (report.invalid_reasons, report.notes) = judge(&report, args, about);
     report.valid = report.invalid_reasons.is_empty();
     report.cost_valid = is_cost_valid(&report.invalid_reasons);

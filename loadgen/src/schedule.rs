@@ -36,6 +36,15 @@ pub enum Arrivals {
     Replay(Arc<[u64]>),
 }
 
+impl Arrivals {
+    /// How many times of a replay lie before the measured time, and how many after it.
+    pub fn unmeasured(&self, [from_ns, to_ns]: [u64; 2]) -> [usize; 2] {
+        let Self::Replay(times) = self else { return [0, 0] };
+        let before = |ns: u64| times.partition_point(|at_ns| *at_ns < ns);
+        [before(from_ns), times.len() - before(to_ns)]
+    }
+}
+
 /// The arrivals of one connection, in clock nanoseconds, never decreasing.
 #[derive(Debug)]
 pub struct Schedule {
@@ -229,6 +238,8 @@ mod tests {
         let text = "# seconds\n0\n0.001\n\n 0.001 \n2.5\n";
         let times = parse(text).expect("a sound file");
         assert_eq!(*times, [0, 1_000_000, 1_000_000, 2_500_000_000]);
+        let replay = Arrivals::Replay(Arc::clone(&times));
+        assert_eq!(replay.unmeasured([1_000_000, 2_500_000_000]), [1, 1]);
         for connections in [1, 2, 3, 9] {
             let all = arrivals(&Arrivals::Replay(Arc::clone(&times)), connections, u64::MAX);
             assert_eq!(all, [1_000, 1_001_000, 1_001_000, 2_500_001_000], "{connections}");

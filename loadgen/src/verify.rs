@@ -119,6 +119,11 @@ pub struct SentStream {
 }
 
 impl SentStream {
+    /// From here on nothing of it is known to have succeeded.
+    pub fn doubt_all(&mut self) {
+        self.uncertain = std::iter::once(0..self.sent).collect();
+    }
+
     /// Records that must be seen.
     pub fn certain(&self) -> u64 {
         let uncertain: u64 = self.uncertain.iter().map(|range| range.end - range.start).sum();

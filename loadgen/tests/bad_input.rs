@@ -137,7 +137,24 @@ fn a_disk_that_is_full_is_told() {
 
 #[test]
 fn mistakes_on_the_command_line_are_explained() {
-    let rows: [(&[&str], &str); 7] = [
+    let rows: [(&[&str], &str); 24] = [
+        (&["run", "--bootstrap", "http://x:9092"], "is not HOST:PORT"),
+        (&["run", "--bootstrap", "localhost:99999"], "is not HOST:PORT"),
+        (&["compare", "a:1@x", "b:1", "--out", "o"], "'a:1@x' is not HOST:PORT"),
+        (&["run", "--cpus", "0-3"], "name each, as in 0,2,3"),
+        (&["run", "--fetch-wait-ms", "-5"], "-5 is not in 0.."),
+        (&["run", "--linger-ms", "-5"], "--linger-ms must lie between"),
+        (&["run", "--rate", "-1"], "--rate must be above 0"),
+        (&["run", "--record-bytes", "17179869183g"], "beyond 1 GiB"),
+        (&["run", "--connections", "4000000000"], "raise `ulimit -n`"),
+        (&["run", "--fanout", "4000000000"], "raise `ulimit -n`"),
+        (&["run", "--inflight", "4000000000"], "of memory"),
+        (&["run", "--duration", "1000000h"], "more than a year"),
+        (&["run", "--spread", "poisson"], "--spread needs --rate"),
+        (&["find-max", "--acks", "0"], "find-max needs answers"),
+        (&["find-max", "--schedule", "s"], "find-max chooses the rates"),
+        (&["find-max", "--resolution", "0"], "--resolution must lie"),
+        (&["find-max", "--slo", "p99=0ms"], "is not a bound"),
         (&["run", "--record-bytes", "5"], "identity and checksum take 32"),
         (&["run", "--linger-ms", "5"], "--linger-ms needs --rate"),
         (&["run", "--duration", "10"], "needs a unit: ms, s, m or h"),
@@ -156,4 +173,61 @@ fn mistakes_on_the_command_line_are_explained() {
         let left = std::fs::read_dir(&folder.0).expect("a folder").count();
         assert_eq!(left, 0, "{words:?} leaves nothing behind");
     }
+}
+
+#[test]
+fn the_costs_of_a_process_that_is_not_the_broker_are_refused() {
+    let fake = Fake::start(Fault::None);
+    let mut other = Command::new("sleep").arg("60").spawn().expect("it is there");
+    let pid = other.id().to_string();
+    for command in ["run", "idle", "churn"] {
+        let done = loadgen(&[command, "--bootstrap", &fake.address(), "--pid", &pid]);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{command}: {said}");
+        assert!(said.contains("(sleep) is not the broker: it listens nowhere"), "{said}");
+    }
+    other.kill().and_then(|()| other.wait()).expect("it is ours");
+}
+
+#[test]
+fn of_an_earlier_report_nothing_stays_and_a_study_is_left_alone() {
+    let (folder, fake) = (Folder::new(), Fake::start(Fault::None));
+    let out = folder.0.join("out");
+    let place = out.display().to_string();
+    let words = ["run", "--bootstrap", &fake.address(), "--duration", "300ms", "--out", &place];
+    loadgen(&[&words[..], &["--rate", "1000", "--batch-records", "1"]].concat());
+    assert!(out.join("end_to_end.hgrm").exists() && out.join("report.html").exists());
+    // One without consumers has no end-to-end times.
+    let more = ["--warmup", "0s", "--rate", "1000", "--batch-records", "1", "--consumers", "0"];
+    loadgen(&[&words[..], &more].concat());
+    assert!(out.join("response.hgrm").exists() && !out.join("end_to_end.hgrm").exists());
+    std::fs::create_dir(out.join("runs")).expect("a folder");
+    let done = loadgen(&words);
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(1) && said.contains("it holds a study"), "{said}");
+    assert!(out.join("report.json").exists());
+}
+
+#[test]
+fn a_topic_without_records_is_not_read_validly() {
+    let fake = Fake::start(Fault::None);
+    let done = loadgen(&["consume", "--bootstrap", &fake.address(), "--topic", "kept"]);
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.code() != Some(0) && !said.contains("Valid:"), "{said}");
+}
+
+#[test]
+fn what_asks_for_more_than_is_there_is_said_to_overload() {
+    let fake = Fake::start(Fault::None);
+    let mut args = args(&fake);
+    (args.rate, args.batch_records, args.connections) = (Some(1e9), 1, 1);
+    (args.warmup, args.duration) = (Duration::ZERO, Duration::from_millis(50));
+    args.timeout = Duration::from_millis(1);
+    let report = run(&args).report;
+    assert!(report.overloaded, "{:?}", report.notes);
+    assert!(report.notes.iter().any(|note| note.contains("did not keep up")), "{:?}", report.notes);
+    // A second at one batch each is no overload because half of a batch is cut off.
+    (args.rate, args.batch_records) = (Some(1000.0), 64);
+    (args.duration, args.timeout) = (Duration::from_secs(1), Duration::from_secs(5));
+    assert!(!run(&args).report.overloaded);
 }

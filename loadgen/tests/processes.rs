@@ -11,8 +11,10 @@ use loadgen::lifecycle::{self, IdleFound, RecoverFound};
 use millrace_server::config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What starts a broker of this tree: this very program.
@@ -99,10 +101,9 @@ impl Drop for Busy {
     }
 }
 
-fn idle_of(pid: u32, partitions: &str) -> IdleFound {
-    let fake = fake::Fake::start(fake::Fault::None);
-    let (address, pid) = (fake.address(), pid.to_string());
-    let words = ["idle", "--bootstrap", &address, "--pid", &pid, "--partitions", partitions];
+fn idle_of(pid: u32, address: &str, partitions: &str) -> IdleFound {
+    let pid = pid.to_string();
+    let words = ["idle", "--bootstrap", address, "--pid", &pid, "--partitions", partitions];
     let times = ["--settle", "1ms", "--duration", "600ms"];
     let Asked::Idle(args) = parse(&[&words[..], &times].concat()) else { panic!("idle") };
     lifecycle::idle(&args, Live::Silent).expect("the process is there")
@@ -110,13 +111,27 @@ fn idle_of(pid: u32, partitions: &str) -> IdleFound {
 
 #[test]
 fn an_idle_process_is_told_from_a_busy_one() {
-    let start = |script: &str| {
-        let child = Command::new("sh").args(["-c", script]).spawn();
-        Busy(child.expect("sh is there"))
-    };
-    let (sleeping, turning) = (start("exec sleep 60"), start("while :; do :; done"));
-    let (quiet, busy) = (idle_of(sleeping.0.id(), "7"), idle_of(turning.0.id(), "0"));
-    assert!(quiet.valid && busy.valid && quiet.partitions == 7);
+    let mut responder = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    responder.args(["respond", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+    let mut responder = responder.spawn().map(Busy).expect("it can be started");
+    let mut said = BufReader::new(responder.0.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("text");
+    let address = line.trim().strip_prefix("listening on ").expect("where it listens");
+    let quiet = idle_of(responder.0.id(), address, "0");
+    // This process listens, too, and has a thread that turns.
+    let (fake, is_over) = (fake::Fake::start(fake::Fault::None), AtomicBool::new(false));
+    let busy = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let busy = idle_of(std::process::id(), &fake.address(), "7");
+        is_over.store(true, Ordering::Relaxed);
+        busy
+    });
+    assert!(quiet.valid && busy.valid && busy.partitions == 7);
     assert!(quiet.seconds >= 0.6 && quiet.rss_mib > 0.0);
     // Whatever else runs, a busy loop gets more of a CPU than one that sleeps.
     assert!(busy.cpu_percent > 1.0, "{busy:?}");

@@ -208,13 +208,16 @@ fn injected_delays_are_measured_back_in_their_shares() {
     let kept_back = fake.delayed();
     let samples = kept_back.len();
     assert_eq!(samples, 500);
-    for (name, measured) in [("service", &outcome.service), ("response", &outcome.response)] {
+    // Service counts from when the write has returned: by then a busy host may have let the broker
+    // work already.
+    let rows = [("service", &outcome.service, 0.9), ("response", &outcome.response, 0.999)];
+    for (name, measured, share) in rows {
         assert_eq!(measured.count(), samples as u64, "{name}");
         for (quantile, us) in measured.curve() {
             // Every request took at least as long as it was kept back, so every rank did.
             let rank = (samples as f64 * quantile - 1e-6).ceil().max(1.0) as usize - 1;
             let least_us = kept_back[rank].as_secs_f64() * 1e6;
-            assert!(us >= least_us * 0.999, "{name} {quantile}: {us} of {least_us}");
+            assert!(us >= least_us * share, "{name} {quantile}: {us} of {least_us}");
         }
         // In the first quarter of each of the three, where a busy host has added least, next to
         // nothing came on top.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct AccessArgs {
     /// Speak TLS, and trust brokers whose certificates these sign: a file of PEM certificates
+    /// [default: plain text]
     #[arg(long, help_heading = "Broker")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<PathBuf>,
@@ -16,10 +17,11 @@ pub struct AccessArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_name: Option<String>,
     /// Log in by this SASL mechanism; the password comes from the environment, LOADGEN_PASSWORD
+    /// [default: no login]
     #[arg(long, requires = "sasl_user", help_heading = "Broker")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl: Option<Mechanism>,
-    /// User to log in as
+    /// User to log in as; --sasl needs it [default: none]
     #[arg(long, requires = "sasl", help_heading = "Broker")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl_user: Option<String>,

@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Records, keys and arrivals.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct ShapeArgs {
-    /// Values of many sizes, spread evenly from --record-bytes to this; the n-th record of every
-    /// batch has the same
+    /// Values of many sizes in bytes, spread evenly from --record-bytes to this; the n-th record of
+    /// every batch has the same [default: all have --record-bytes]
     #[arg(long, value_parser = parse_bytes, help_heading = "Records")]
     pub record_bytes_max: Option<usize>,
     /// Bytes of one header in each record; 0: no header
@@ -25,12 +25,13 @@ pub struct ShapeArgs {
     /// there; or as often as keys of that partition come
     #[arg(long, default_value = "next", help_heading = "Records")]
     pub partitioner: Partitioner,
-    /// Instead of --rate: send when this file says, a line for each batch (with --linger-ms each
-    /// record), seconds from the start of the warm-up
+    /// Instead of --rate: send when this file says, a line for each request (with --linger-ms each
+    /// record): seconds from the start of the warm-up, in order; what lies beyond --warmup and
+    /// --duration is not sent [default: none]
     #[arg(long, conflicts_with = "rate", help_heading = "Load")]
     pub schedule: Option<PathBuf>,
     /// With --spread bursts: how many are due at once on a connection
-    #[arg(long, default_value_t = 10, value_parser = super::at_least_one(), help_heading = "Load")]
+    #[arg(long, default_value_t = 10, value_parser = super::check::at_least_one(), help_heading = "Load")]
     pub burst: u32,
 }
 
@@ -48,6 +49,7 @@ pub enum Partitioner {
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct MixArgs {
     /// The consumers are members of this group: it shares out the partitions, and they commit
+    /// [default: none, each has its partitions]
     #[arg(long, help_heading = "Consumers")]
     pub group: Option<String>,
     /// How often members commit, such as 1s

@@ -1,7 +1,8 @@
 //! Options of the commands that measure more than one run, or none: study, compare, find-max,
 //! crash, idle, recover, churn, respond, results.
 
-use super::{RunArgs, TargetArgs, as_seconds, at_least_one, parse_bytes, parse_duration};
+use super::check::{among, at_least_one, parse_cpu};
+use super::{RunArgs, TargetArgs, as_seconds, parse_bytes, parse_duration};
 use crate::findmax::Slo;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -17,32 +18,35 @@ pub struct StudyArgs {
     /// partitions, connections, codecs, fanout
     pub file: PathBuf,
     /// A broker that runs already, besides those of the file: NAME=HOST:PORT or
-    /// NAME=HOST:PORT@PID, repeatable
+    /// NAME=HOST:PORT@PID, repeatable [default: none]
     #[arg(long)]
     pub broker: Vec<String>,
     /// A broker to start, besides those of the file: NAME=COMMAND, a shell command that becomes the
-    /// broker and is given PORT, DIR (an empty folder) and CPUS; repeatable
+    /// broker and is given PORT, DIR (an empty folder) and CPUS; repeatable [default:
+    /// none]
     #[arg(long)]
     pub start: Vec<String>,
-    /// CPUs for the client, instead of the file's
-    #[arg(long, value_delimiter = ',')]
+    /// CPUs for the client [default: the file's]
+    #[arg(long, value_delimiter = ',', value_parser = parse_cpu)]
     pub cpus: Vec<usize>,
     /// Folder for the results; what it already holds of the same study is not measured again
     #[arg(long)]
     pub out: PathBuf,
-    /// Only these rows
+    /// Only these rows, with semicolons between [default: all]
     #[arg(long, value_delimiter = ';')]
     pub only: Vec<String>,
-    /// Instead of the file's repeats; rows with fewer of their own keep those
+    /// Measurements of each row; rows with fewer of their own keep those [default: the file's]
     #[arg(long, value_parser = at_least_one())]
     pub repeats: Option<u32>,
-    /// Instead of the duration of every run, to try a study out; a tenth of it is the warm-up
+    /// Duration of every run, such as 1s, to try a study out; a tenth of it is the warm-up
+    /// [default: the file's]
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
-    /// Instead of the warm-up of every broker
+    /// Warm-up of every broker, such as 10s [default: the file's]
     #[arg(long, value_parser = parse_duration)]
     pub warm_up: Option<Duration>,
-    /// Variable for the shell commands in the file, NAME=VALUE, repeatable
+    /// Variable for the shell commands in the file, NAME=VALUE, repeatable [default: those of the
+    /// environment]
     #[arg(long)]
     pub set: Vec<String>,
     /// Only check the file
@@ -57,7 +61,8 @@ pub struct CompareArgs {
     pub first: String,
     /// The broker it is compared with
     pub second: String,
-    /// What is demanded, such as 'broker_cpu_us_per_record ratio <= 0.5'; repeatable
+    /// What is demanded, such as 'broker_cpu_us_per_record ratio <= 0.5', or of a value instead of
+    /// the ratio; repeatable [default: nothing]
     #[arg(long)]
     pub bound: Vec<String>,
     /// Figures to show, by their path in report.json
@@ -71,13 +76,13 @@ pub struct CompareArgs {
     /// Measurements of each
     #[arg(long, default_value_t = 5, value_parser = at_least_one())]
     pub repeats: u32,
-    /// CPUs for the client
-    #[arg(long, value_delimiter = ',')]
+    /// CPUs for the client [default: one thread, not pinned]
+    #[arg(long, value_delimiter = ',', value_parser = parse_cpu)]
     pub cpus: Vec<usize>,
     /// Folder for the results; goes on with what it already holds
     #[arg(long)]
     pub out: PathBuf,
-    /// Options of `loadgen run`, after --
+    /// Options of `loadgen run`, after -- [default: none]
     #[arg(last = true)]
     pub run: Vec<String>,
 }
@@ -117,8 +122,8 @@ pub struct CrashArgs {
     /// The command starts the broker in the background and prints its process id last
     #[arg(long)]
     pub prints_pid: bool,
-    /// CPUs of the broker; default: all
-    #[arg(long, value_delimiter = ',')]
+    /// CPUs of the broker [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = parse_cpu)]
     pub broker_cpus: Vec<usize>,
     /// Rounds; acks=all and acks=1 take turns
     #[arg(long, default_value_t = 10, value_parser = at_least_one())]
@@ -126,7 +131,8 @@ pub struct CrashArgs {
     /// What is done to the broker
     #[arg(long, default_value = "kill")]
     pub failing: Failing,
-    /// Load of a round; the broker fails somewhere in its middle, and must be back before its end
+    /// Load of a round, such as 3s; the broker fails somewhere in its middle, and must be back
+    /// before its end
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
@@ -142,7 +148,7 @@ pub struct CrashArgs {
     /// Folder for the broker's data, which must not exist and goes away again
     #[arg(long, default_value = "loadgen-crash")]
     pub folder: PathBuf,
-    /// Also write the result as JSON here
+    /// File to write the result to as JSON, too [default: none]
     #[arg(long)]
     pub json: Option<PathBuf>,
 }
@@ -157,15 +163,15 @@ pub struct IdleArgs {
     /// Empty partitions to make first, in one topic that is deleted after it
     #[arg(long, default_value_t = 0)]
     pub partitions: u32,
-    /// Wait before measuring
+    /// Wait before measuring, such as 5s
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]
     pub settle: Duration,
-    /// Measured time
+    /// Measured time, such as 20s, 2m
     #[arg(long, default_value = "20s", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
-    /// Also write the result as JSON here
+    /// File to write the result to as JSON, too [default: none]
     #[arg(long)]
     pub json: Option<PathBuf>,
 }
@@ -179,8 +185,8 @@ pub struct RecoverArgs {
     /// The command starts the broker in the background and prints its process id last
     #[arg(long)]
     pub prints_pid: bool,
-    /// CPUs of the broker; default: all
-    #[arg(long, value_delimiter = ',')]
+    /// CPUs of the broker [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = parse_cpu)]
     pub broker_cpus: Vec<usize>,
     /// Value bytes to write before the kill
     #[arg(long, default_value_t = 20_000_000)]
@@ -191,7 +197,7 @@ pub struct RecoverArgs {
     /// Folder for the broker's data, which must not exist and goes away again
     #[arg(long, default_value = "loadgen-recover")]
     pub folder: PathBuf,
-    /// Also write the result as JSON here
+    /// File to write the result to as JSON, too [default: none]
     #[arg(long)]
     pub json: Option<PathBuf>,
 }
@@ -208,8 +214,8 @@ pub struct RespondArgs {
     /// How long every answer is kept back, such as 5ms
     #[arg(long, default_value = "0ms", value_parser = parse_duration)]
     pub delay: Duration,
-    /// CPUs to stay on; default: all
-    #[arg(long, value_delimiter = ',')]
+    /// CPUs to stay on [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = parse_cpu)]
     pub cpus: Vec<usize>,
 }
 
@@ -249,14 +255,14 @@ pub struct ChurnArgs {
     /// How many a second, on schedule whatever the broker does
     #[arg(long, default_value_t = 100.0)]
     pub rate: f64,
-    /// For how long
+    /// For how long, such as 10s, 2m
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]
     pub duration: Duration,
     /// How many are under way at once at most
-    #[arg(long, default_value_t = 16, value_parser = at_least_one())]
+    #[arg(long, default_value_t = 16, value_parser = among(1..=10_000))]
     pub threads: u32,
-    /// Also write the result as JSON here
+    /// File to write the result to as JSON, too [default: none]
     #[arg(long)]
     pub json: Option<PathBuf>,
 }

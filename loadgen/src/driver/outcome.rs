@@ -200,9 +200,7 @@ impl Producer {
     /// What was sent, for the comparison with what was seen.
     pub fn into_streams(mut self) -> Vec<crate::verify::SentStream> {
         if self.is_doubtful {
-            for stream in &mut self.streams {
-                stream.uncertain = std::iter::once(0..stream.sent).collect();
-            }
+            self.streams.iter_mut().for_each(crate::verify::SentStream::doubt_all);
         }
         self.streams
     }

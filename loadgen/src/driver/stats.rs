@@ -98,6 +98,8 @@ pub struct Stats {
     pub request_bytes: u64,
     /// Records acknowledged (acks=0: sent) in the whole run.
     pub records_ever: u64,
+    /// When the last request of the measured time was answered.
+    pub last_done_ns: u64,
     /// When the last batch was consumed.
     pub last_consumed_ns: u64,
     /// Records seen by consumers.
@@ -130,6 +132,7 @@ impl Stats {
             requests: 0,
             request_bytes: 0,
             records_ever: 0,
+            last_done_ns: 0,
             last_consumed_ns: 0,
             consumed: 0,
             consumed_bytes: 0,
@@ -154,6 +157,7 @@ impl Stats {
         self.requests += other.requests;
         self.request_bytes += other.request_bytes;
         self.records_ever += other.records_ever;
+        self.last_done_ns = self.last_done_ns.max(other.last_done_ns);
         self.last_consumed_ns = self.last_consumed_ns.max(other.last_consumed_ns);
         self.consumed += other.consumed;
         self.consumed_bytes += other.consumed_bytes;
@@ -169,6 +173,7 @@ impl Stats {
     pub fn on_done(&mut self, now_ns: u64, done: Done) {
         self.records_ever += done.records;
         if self.timeline.is_measured(now_ns) {
+            self.last_done_ns = now_ns;
             self.records += done.records;
             self.bytes += done.value_bytes;
             self.batches += done.batches;

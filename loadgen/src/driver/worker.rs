@@ -82,7 +82,8 @@ pub fn pin(cpus: &[usize]) -> Result<(), WorkerError> {
         .map_err(|source| WorkerError::Pin { cpu: cpus[0], source })
 }
 
-/// Runs one thread's share to its end.
+/// Runs one thread's share to its end; begins when all have passed `ready` twice: connected, and
+/// looked at by the main thread.
 pub fn run(
     setup: Arc<Setup>,
     share: Share,
@@ -90,8 +91,12 @@ pub fn run(
     intervals: Sender<Interval>,
     ready: &std::sync::Barrier,
 ) -> Result<Harvest, WorkerError> {
-    let worker = Worker::new(setup, share, progress, intervals);
+    let worker = Worker::new(Arc::clone(&setup), share, progress, intervals);
+    if worker.is_err() {
+        setup.stop.store(true, Ordering::Release);
+    }
     // Also after a failure: the others wait for everyone.
+    ready.wait();
     ready.wait();
     Ok(worker?.run())
 }

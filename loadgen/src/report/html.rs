@@ -69,6 +69,7 @@ pub fn page(title: &str, body: &str) -> String {
 pub fn verdict(report: &Report) -> String {
     let class = if report.valid { "verdict" } else { "verdict bad" };
     let mut html = format!("<p class=\"{class}\">{}</p>\n", escape(&text::verdict(report)));
+    let _ = writeln!(html, "<p>Load: {}.</p>", escape(&report.load));
     for note in &report.notes {
         let _ = writeln!(html, "<p>Note: {}.</p>", escape(note));
     }

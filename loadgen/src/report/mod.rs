@@ -30,6 +30,8 @@ pub struct Report {
     pub cost_valid: bool,
     /// The run was ended by a signal.
     pub partial: bool,
+    /// Open loop: less was acknowledged in time than was due, so that times grow with the duration.
+    pub overloaded: bool,
     /// What a reader should know besides.
     pub notes: Vec<String>,
     /// Records acknowledged (acks=0: sent) a second of the measured time.
@@ -90,6 +92,8 @@ pub struct Report {
     pub catch_up: Option<CatchUp>,
     /// Length of the measured time.
     pub measured_seconds: f64,
+    /// What was asked for, in words.
+    pub load: String,
     /// Every option.
     pub configuration: serde_json::Value,
     /// The host.
@@ -235,6 +239,32 @@ impl Outcome {
             }
         }
         Ok(())
+    }
+}
+
+/// Takes the files of an earlier report out of a folder.
+pub fn clear(folder: &Path) -> io::Result<()> {
+    const NAMES: [&str; 8] = [
+        "report.html",
+        "report.json",
+        "omb.json",
+        "summary.md",
+        "intervals.csv",
+        "latency.svg",
+        "over-time.svg",
+        "throughput.svg",
+    ];
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_histogram = name.ends_with(".hgrm") || name.ends_with(".hlog");
+        if is_histogram || NAMES.contains(&name) {
+            fs::remove_file(&path)?;
+        }
+    }
+    match folder.join("at-max") {
+        best if best.is_dir() => clear(&best),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The report as text: the verdict, a summary in Markdown, intervals as CSV.
 
 use super::{Report, Row};
+use crate::args::{Codec, RunArgs, Switch};
 use crate::histogram::Percentiles;
+use clap::ValueEnum;
 use std::fmt::Write;
 
 /// A number of microseconds in a unit that suits it.
@@ -31,9 +33,56 @@ pub fn decimal(number: Option<f64>, decimals: usize) -> String {
     number.map_or_else(|| "-".to_owned(), |number| format!("{number:.decimals$}"))
 }
 
+/// What a run is asked to do, in one sentence.
+pub fn load(args: &RunArgs) -> String {
+    let many = |count: u32, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let bytes = match args.shape.record_bytes_max.filter(|most| *most > args.record_bytes) {
+        Some(most) => format!("{} to {most}", args.record_bytes),
+        None => args.record_bytes.to_string(),
+    };
+    let mut text = format!("acks={}, ", args.acks.word());
+    let at_most = if args.linger_ms > 0.0 { "at most " } else { "" };
+    let _ = write!(text, "batches of {at_most}{}", many(args.batch_records, "record"));
+    let _ = write!(text, " of {bytes} bytes, {} a request", args.batches_per_request);
+    if args.linger_ms > 0.0 {
+        let _ = write!(text, ", linger {} ms", args.linger_ms);
+    }
+    if let Some(codec) = args.codec.to_possible_value().filter(|_| args.codec != Codec::None) {
+        let _ = write!(text, ", {}", codec.get_name());
+    }
+    if args.keys > 0 {
+        let _ = write!(text, ", {}", many(args.keys, "key"));
+    }
+    if args.idempotent == Switch::On {
+        text.push_str(", idempotent");
+    }
+    let _ = match (args.rate, &args.shape.schedule) {
+        (Some(rate), _) => write!(text, "; open loop, {} records/s", short(rate)),
+        (None, Some(_)) => write!(text, "; open loop, by a schedule"),
+        (None, None) => write!(text, "; closed loop"),
+    };
+    let _ = write!(text, ", {}", many(args.connections, "connection"));
+    let _ = write!(text, ", at most {} in flight", many(args.inflight, "request"));
+    let _ = match &args.mix.group {
+        Some(_) => write!(text, "; {} in a group", many(args.consumers, "consumer")),
+        None => write!(
+            text,
+            "; {} of each partition",
+            many(args.consumers.min(1) * args.fanout, "reader")
+        ),
+    };
+    let (warmup, duration) = (args.warmup.as_secs_f64(), args.duration.as_secs_f64());
+    let _ = write!(text, "; {duration} s measured after {warmup} s");
+    text
+}
+
 /// The run in one sentence.
 pub fn verdict(report: &Report) -> String {
     let mut text = match report.valid {
+        true if report.overloaded => "Valid, but overloaded: ".to_owned(),
         true => "Valid: ".to_owned(),
         false => format!("Not valid ({}): ", report.invalid_reasons.join("; ")),
     };
@@ -131,7 +180,7 @@ pub fn figures(report: &Report) -> Vec<(&'static str, String)> {
 
 /// summary.md: fit for a pull request.
 pub fn summary(report: &Report) -> String {
-    let mut text = format!("{}\n\n", verdict(report));
+    let mut text = format!("{}\n\nLoad: {}.\n\n", verdict(report), report.load);
     text.push_str("| | p50 | p90 | p99 | p99.9 | p99.99 | max | samples |\n");
     text.push_str("|---|---|---|---|---|---|---|---|\n");
     for (name, cells) in percentile_rows(report) {
@@ -170,7 +219,7 @@ pub fn terminal(report: &Report) -> String {
     for note in &report.notes {
         let _ = writeln!(text, "\nNote: {note}.");
     }
-    let _ = writeln!(text, "\n{}", verdict(report));
+    let _ = writeln!(text, "\nLoad: {}.\n{}", report.load, verdict(report));
     text
 }
 

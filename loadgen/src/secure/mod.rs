@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use scram::Scram;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -90,6 +90,11 @@ impl Access {
         Ok(Self((!is_plain).then(|| Arc::new(Security { tls, login }))))
     }
 
+    /// Whether connections are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.0.as_ref().is_some_and(|security| security.tls.is_some())
+    }
+
     /// For connections of the client crate.
     pub fn secure(&self) -> Option<Arc<dyn Secure>> {
         self.0.clone().map(|security| security as Arc<dyn Secure>)
@@ -124,7 +129,7 @@ impl Security {
         let connection = ClientConnection::new(Arc::clone(config), name);
         let mut stream = StreamOwned::new(connection.map_err(io::Error::other)?, socket);
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock)?;
+            stream.conn.complete_io(&mut stream.sock).map_err(|error| tls_failed(&error))?;
         }
         self.log_in(&mut stream)?;
         Ok(Opened::Tls(Box::new(stream)))
@@ -179,7 +184,11 @@ fn ask<'q, Q: Request<'q>>(
     stream.write_all(writer.bytes())?;
     stream.flush()?;
     let mut size = [0; 4];
-    stream.read_exact(&mut size)?;
+    stream.read_exact(&mut size).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => refused("the broker hung up: is it a port with SASL?"),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => refused("no answer in time"),
+        _ => error,
+    })?;
     let size = usize::try_from(i32::from_be_bytes(size)).unwrap_or(usize::MAX);
     if size > ANSWER_BYTES_MAX {
         return Err(io::Error::other("what it sends is not the Kafka protocol"));
@@ -200,6 +209,24 @@ fn read<'q, 'r, Q: Request<'q>>(
 
 fn text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+fn tls_failed(error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    let more = match text.contains("CaUsedAsEndEntity") {
+        true => {
+            "; the broker shows the certificate of an authority itself, which --tls-ca may hold \
+                 but no broker may have: let it sign one for the broker"
+        }
+        false => match error.kind() {
+            ErrorKind::UnexpectedEof => "; is it a port with TLS?",
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                ": no answer in time; is it a port with TLS?"
+            }
+            _ => "",
+        },
+    };
+    io::Error::new(error.kind(), format!("TLS: {text}{more}"))
 }
 
 fn refused(what: impl std::fmt::Display) -> io::Error {

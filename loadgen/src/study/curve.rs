@@ -138,7 +138,7 @@ mod tests {
     fn numbers_of_an_axis_become_a_curve_for_each_combination_of_the_others() {
         let text = "title = \"t\"\nrepeats = 1\n\
             [[broker]]\nname = \"A\"\naddress = \"127.0.0.1:1\"\n\
-            [[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"bytes_per_second\", \"none\"]\n\
+            [[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"bytes_per_second\", \"retries\"]\n\
             axes = { acks = [\"1\", \"all\"], batch-records = [100, 1, 10] }\n\
             [[row]]\nname = \"r,flush=each\"\nrun = \"\"\nshow = [\"bytes_per_second\"]\n\
             axes = { batch-records = [1, 10, 100] }\n\

@@ -2,10 +2,9 @@
 //! was interrupted goes on where it stopped.
 
 use super::control::{self, Control};
-use super::file::broker_at;
 use super::found::{Found, Measured};
 use super::{Row, Study, Work, curve, page};
-use crate::args::{ConsumeArgs, RunArgs, StudyArgs};
+use crate::args::{ConsumeArgs, RunArgs};
 use crate::brokers::{BrokerSpec, Running};
 use crate::clock::wall_ms;
 use crate::cluster::Cluster;
@@ -17,7 +16,6 @@ use crate::run::{self, BrokerProcess, RunError, Surroundings};
 use crate::{catchup, churn, crash, interrupt, lifecycle};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -63,13 +61,17 @@ pub fn run(
     let mut found = Found::of(study, command);
     found.notes.extend(changed);
     let mut engine = Engine { study, out, live, command, all_cpus, fleet: Vec::new(), found };
-    engine.load_finished()?;
+    engine.load_finished();
     let done = study.rows.iter().try_for_each(|row| engine.row(row));
     engine.fleet.clear();
     let _ = fs::remove_dir(out.join("brokers"));
     engine.write()?;
     live.end();
-    done.map(|()| engine.found)
+    match done {
+        // What was found until then is a report, marked partial.
+        Ok(()) | Err(RunError::Interrupted) => Ok(engine.found),
+        Err(error) => Err(error),
+    }
 }
 
 /// A folder holds one study.
@@ -92,15 +94,14 @@ impl Engine<'_> {
     }
 
     /// Takes what an earlier call has measured and found valid.
-    fn load_finished(&mut self) -> Result<(), RunError> {
+    fn load_finished(&mut self) {
         for row in &self.study.rows {
             for repeat in 0..self.study.repeats_of(row) {
                 for broker in 0..self.study.brokers.len() {
                     let path = self.run_folder(row, broker, repeat).join("report.json");
                     let Ok(text) = fs::read(&path) else { continue };
-                    let report = serde_json::from_slice(&text).map_err(|error| {
-                        RunError::Options(format!("{}: {error}", path.display()))
-                    })?;
+                    // One that was cut off in the middle is made again.
+                    let Ok(report) = serde_json::from_slice(&text) else { continue };
                     let measured = Measured::of(&report);
                     if measured.is_usable() {
                         self.found.add(&row.name, broker, repeat, &report);
@@ -108,7 +109,6 @@ impl Engine<'_> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Measures what is missing of a row.
@@ -412,75 +412,6 @@ impl Engine<'_> {
     fn write_curves(&self) -> std::io::Result<()> {
         let pictures = curve::pictures(&serde_json::to_value(&self.found)?);
         pictures.into_iter().try_for_each(|(name, svg)| fs::write(self.out.join(name), svg))
-    }
-}
-
-impl Study {
-    /// Repeats of a row.
-    pub fn repeats_of(&self, row: &Row) -> u32 {
-        row.repeats.unwrap_or(self.repeats)
-    }
-
-    /// With what the command line changes.
-    pub fn changed_by(mut self, args: &StudyArgs) -> Result<Self, String> {
-        for broker in &args.broker {
-            let (name, at) = broker
-                .split_once('=')
-                .ok_or_else(|| format!("--broker {broker}: not NAME=HOST:PORT"))?;
-            self.brokers.push(broker_at(Some(name), at)?);
-        }
-        for broker in &args.start {
-            let (name, start) = broker
-                .split_once('=')
-                .ok_or_else(|| format!("--start {broker}: not NAME=COMMAND"))?;
-            let (name, start) = (name.to_owned(), Some(start.to_owned()));
-            self.brokers.push(BrokerSpec { name, start, ..Default::default() });
-        }
-        if self.brokers.is_empty() {
-            return Err("no broker: name one with --broker NAME=HOST:PORT@PID".to_owned());
-        }
-        let can_start = self.brokers.iter().any(|broker| broker.start.is_some());
-        if !can_start && self.rows.iter().all(|row| row.work.needs_start()) {
-            return Err("it starts brokers: say how with --start NAME=COMMAND".to_owned());
-        }
-        if !args.cpus.is_empty() {
-            self.client_cpus.clone_from(&args.cpus);
-        }
-        if !args.only.is_empty() {
-            let unknown =
-                args.only.iter().find(|name| !self.rows.iter().any(|row| row.name == **name));
-            if let Some(name) = unknown {
-                let names: Vec<&str> = self.rows.iter().map(|row| row.name.as_str()).collect();
-                return Err(format!("--only {name}: the rows are {}", names.join("; ")));
-            }
-            self.only.clone_from(&args.only);
-        }
-        if let Some(repeats) = args.repeats {
-            self.repeats = repeats;
-            for row in &mut self.rows {
-                row.repeats = row.repeats.map(|own| own.min(repeats));
-            }
-        }
-        if let Some(warm_up) = args.warm_up {
-            let _ = write!(self.text, "\n# --warm-up {}s", warm_up.as_secs_f64());
-            self.brokers.iter_mut().for_each(|broker| broker.warm_up = warm_up);
-        }
-        if let Some(duration) = args.duration {
-            let _ = write!(self.text, "\n# --duration {}s", duration.as_secs_f64());
-            for fill in self.brokers.iter_mut().filter_map(|broker| broker.fill.as_mut()) {
-                (fill.duration, fill.records) = (duration, None);
-            }
-            for row in &mut self.rows {
-                match &mut row.work {
-                    Work::Run(run) => (run.duration, run.warmup) = (duration, duration / 10),
-                    Work::Churn(churn) => churn.duration = duration,
-                    Work::Idle(idle) => (idle.duration, idle.settle) = (duration, duration / 10),
-                    Work::Crash(crash) => crash.rounds = crash.rounds.min(2),
-                    _ => {}
-                }
-            }
-        }
-        Ok(self)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A study from its TOML file; errors name the line and the field.
 
+use super::changed::is_name;
 use super::control::Control;
 use super::metric::{Bound, Metric};
 use super::{Row, Study, Work};
-use crate::args::{Cli, Command, CompareArgs, RunArgs, parse_duration};
+use crate::args::{Cli, Command, CompareArgs, RunArgs, parse_address, parse_duration};
 use crate::brokers::BrokerSpec;
 use clap::Parser;
 use serde::Deserialize;
@@ -36,7 +37,7 @@ struct BrokerFile {
     name: Spanned<String>,
     #[serde(default)]
     about: String,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
     pid: Option<u32>,
     start: Option<String>,
     #[serde(default)]
@@ -74,7 +75,7 @@ struct RowFile {
     #[serde(default)]
     bounds: Vec<Spanned<String>>,
     #[serde(default)]
-    show: Vec<String>,
+    show: Vec<Spanned<String>>,
     repeats: Option<u32>,
     #[serde(default)]
     axes: BTreeMap<String, Vec<AxisValue>>,
@@ -146,7 +147,7 @@ pub fn parse(name: &str, text: &str) -> Result<Study, String> {
         retries: file.retries,
         client_cpus: file.client_cpus,
         host_tcp_congestion: file.host_tcp_congestion,
-        settle: duration(source, file.settle, Duration::from_secs(2))?,
+        settle: duration(source, "settle", file.settle, Duration::from_secs(2))?,
         brokers,
         rows,
         only: Vec::new(),
@@ -175,11 +176,12 @@ pub fn preset(name: &str) -> Result<Study, String> {
 /// A broker that is there, from HOST:PORT or HOST:PORT@PID.
 pub fn broker_at(name: Option<&str>, text: &str) -> Result<BrokerSpec, String> {
     let (address, pid) = text.split_once('@').map_or((text, None), |(a, p)| (a, Some(p)));
-    let pid = pid.map(str::parse).transpose();
+    let wrong = || format!("'{text}' is not HOST:PORT or HOST:PORT@PID");
+    let pid = pid.map(str::parse).transpose().map_err(|_| wrong())?;
     Ok(BrokerSpec {
         name: name.map_or_else(|| address.replace(':', "-"), str::to_owned),
-        address: Some(address.to_owned()),
-        pid: pid.map_err(|_| format!("'{text}' is not HOST:PORT or HOST:PORT@PID"))?,
+        address: Some(parse_address(address).map_err(|_| wrong())?),
+        pid,
         ..Default::default()
     })
 }
@@ -192,13 +194,22 @@ pub fn comparison(args: &CompareArgs) -> Result<Study, String> {
     run.check()?;
     let bounds = args.bound.iter().map(|bound| Bound::parse(bound));
     let bounds: Vec<Bound> = bounds.collect::<Result<_, _>>()?;
+    let (work, metrics) = (Work::Run(run), figures(&bounds, &args.show));
+    if let Some(metric) = metrics.iter().find(|metric| !work.has(metric)) {
+        return Err(format!("there is no figure {} in report.json", metric.0));
+    }
+    let (first, mut second) = (broker_at(None, &args.first)?, broker_at(None, &args.second)?);
+    if first.name == second.name {
+        // One broker with itself shows what is noise.
+        second.name.push_str("-again");
+    }
     let row = Row {
         name: "run".to_owned(),
         title: "loadgen run".to_owned(),
         about: args.run.join(" "),
-        work: Work::Run(run),
+        work,
         is_durable: false,
-        metrics: figures(&bounds, &args.show),
+        metrics,
         bounds,
         repeats: None,
     };
@@ -210,10 +221,10 @@ pub fn comparison(args: &CompareArgs) -> Result<Study, String> {
         client_cpus: args.cpus.clone(),
         host_tcp_congestion: None,
         settle: Duration::from_secs(1),
-        brokers: vec![broker_at(None, &args.first)?, broker_at(None, &args.second)?],
+        brokers: vec![first, second],
         rows: vec![row],
         only: Vec::new(),
-        text: format!("# {} {} {:?}\n", args.first, args.second, args.run),
+        text: format!("# {} {} {:?} {:?}\n", args.first, args.second, args.cpus, args.run),
     })
 }
 
@@ -231,11 +242,13 @@ fn figures(bounds: &[Bound], show: &[String]) -> Vec<Metric> {
 
 fn duration(
     source: Source<'_>,
+    field: &str,
     text: Option<Spanned<String>>,
     default: Duration,
 ) -> Result<Duration, String> {
     text.map_or(Ok(default), |text| {
-        parse_duration(text.get_ref()).map_err(|error| source.error(&text, error))
+        let parsed = parse_duration(text.get_ref());
+        parsed.map_err(|error| source.error(&text, format!("{field}: {error}")))
     })
 }
 
@@ -248,13 +261,13 @@ fn broker_spec(source: Source<'_>, broker: BrokerFile) -> Result<BrokerSpec, Str
     Ok(BrokerSpec {
         name: broker.name.into_inner(),
         about: broker.about,
-        address: broker.address,
+        address: broker.address.map(|at| address(source, &at)).transpose()?,
         pid: broker.pid,
         start: broker.start,
         prints_pid: broker.prints_pid,
         version: broker.version,
         cpus: broker.cpus,
-        warm_up: duration(source, broker.warm_up, Duration::ZERO)?,
+        warm_up: duration(source, "warm_up", broker.warm_up, Duration::ZERO)?,
         fill: broker.fill.map(|options| run_args(source, &options, "")).transpose()?,
         durable: broker.durable,
         before: broker.before,
@@ -263,11 +276,14 @@ fn broker_spec(source: Source<'_>, broker: BrokerFile) -> Result<BrokerSpec, Str
     })
 }
 
+fn address(source: Source<'_>, text: &Spanned<String>) -> Result<String, String> {
+    parse_address(text.get_ref()).map_err(|error| source.error(text, format!("address: {error}")))
+}
+
 /// Names become folders.
 fn slug(source: Source<'_>, name: &Spanned<String>) -> Result<(), String> {
-    let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_. ,=".contains(c);
     let text = name.get_ref();
-    match !text.is_empty() && !text.starts_with('.') && text.chars().all(is_fine) {
+    match is_name(text) {
         true => Ok(()),
         false => Err(source.error(name, format!("name '{text}': letters, digits, - _ . only"))),
     }
@@ -295,11 +311,23 @@ fn combinations(axes: &BTreeMap<String, Vec<AxisValue>>) -> Vec<(String, String)
 
 fn row_of(source: Source<'_>, row: &RowFile, suffix: &str, axes: &str) -> Result<Row, String> {
     slug(source, &row.name)?;
+    let work = work(source, row, axes)?;
+    let check = |metric: &Metric, at: &Spanned<String>| {
+        let unknown = || format!("there is no figure {} in what this row measures", metric.0);
+        if work.has(metric) { Ok(()) } else { Err(source.error(at, unknown())) }
+    };
     let mut bounds = Vec::new();
-    for bound in &row.bounds {
-        bounds.push(Bound::parse(bound.get_ref()).map_err(|e| source.error(bound, e))?);
+    for text in &row.bounds {
+        let bound = Bound::parse(text.get_ref());
+        let bound = bound.map_err(|error| source.error(text, format!("bounds: {error}")))?;
+        check(&bound.metric, text)?;
+        bounds.push(bound);
     }
-    let metrics = figures(&bounds, &row.show);
+    for text in &row.show {
+        check(&Metric(text.get_ref().clone()), text)?;
+    }
+    let show: Vec<String> = row.show.iter().map(|text| text.get_ref().clone()).collect();
+    let metrics = figures(&bounds, &show);
     if metrics.is_empty() {
         return Err(source.error(&row.name, "`bounds` or `show` must name a figure"));
     }
@@ -308,7 +336,7 @@ fn row_of(source: Source<'_>, row: &RowFile, suffix: &str, axes: &str) -> Result
         name: format!("{name}{suffix}"),
         title: format!("{}{suffix}", row.title.as_ref().unwrap_or(name)),
         about: row.about.clone(),
-        work: work(source, row, axes)?,
+        work,
         is_durable: row.durable,
         bounds,
         metrics,
@@ -348,7 +376,8 @@ fn command(
         let text = error.to_string();
         let (what, _) = text.split_once("\n\nUsage").unwrap_or((&text, ""));
         let words: Vec<&str> = what.split_whitespace().collect();
-        source.error(options, words.join(" "))
+        let words = words.join(" ");
+        source.error(options, words.trim_start_matches("error: "))
     })
 }
 
@@ -471,8 +500,7 @@ mod tests {
 
     #[test]
     fn axes_make_a_row_of_each_combination() {
-        let text =
-            "run = \"\"\nshow = [\"x\"]\naxes = { acks = [\"0\", \"1\"], batch-records = [1, 9] }";
+        let text = "run = \"\"\nshow = [\"records_per_second\"]\naxes = { acks = [\"0\", \"1\"], batch-records = [1, 9] }";
         let study = row(text).expect("a study");
         let names: Vec<&str> = study.rows.iter().map(|row| row.name.as_str()).collect();
         let expected = [
@@ -489,14 +517,39 @@ mod tests {
     #[test]
     fn errors_name_the_line_and_the_field() {
         let rows = [
-            ("run = \"--batch-records x\"\nshow = [\"x\"]", "line 7: ", "--batch-records"),
-            ("run = \"--record-bytes 3\"\nshow = [\"x\"]", "line 7: ", "--record-bytes 3"),
+            (
+                "run = \"--batch-records x\"\nshow = [\"records_per_second\"]",
+                "line 7: ",
+                "--batch-records",
+            ),
+            (
+                "run = \"--record-bytes 3\"\nshow = [\"records_per_second\"]",
+                "line 7: ",
+                "--record-bytes 3",
+            ),
             ("run = \"\"\nshow = []\nbounds = [\"x ratio 3\"]", "line 9: ", "METRIC"),
+            ("run = \"\"\nshow = [\"response_us.p98\"]", "line 8: ", "no figure response_us.p98"),
+            ("start = true\nbounds = [\"lost value <= 0\"]", "line 8: ", "no figure lost"),
             ("run = \"\"", "line 6: ", "must name a figure"),
-            ("show = [\"x\"]", "line 6: ", "one of run, consume"),
-            ("run = \"\"\nstart = true\nshow = [\"x\"]", "line 6: ", "one of run, consume"),
-            ("consume = \"\"\nshow = [\"x\"]", "line 7: ", "`fill`"),
-            ("runn = \"\"\nshow = [\"x\"]", "line 7", "runn"),
+            ("show = [\"records_per_second\"]", "line 6: ", "one of run, consume"),
+            (
+                "run = \"\"\nstart = true\nshow = [\"records_per_second\"]",
+                "line 6: ",
+                "one of run, consume",
+            ),
+            ("consume = \"\"\nshow = [\"records_per_second\"]", "line 7: ", "`fill`"),
+            (
+                "run = \"\"\nshow = [\"records_per_second\"]\n[[broker]]\nname = \"B\"\naddress = \"b\"",
+                "line 11: ",
+                "address: 'b' is not HOST:PORT",
+            ),
+            (
+                "run = \"\"\nshow = [\"records_per_second\"]\n[[broker]]\nname = \"B\"\nstart = \"b\"\n\
+              warm_up = \"10\"",
+                "line 12: ",
+                "warm_up: '10' needs a unit",
+            ),
+            ("runn = \"\"\nshow = [\"records_per_second\"]", "line 7", "runn"),
             ("run = 5", "line 7", "invalid type"),
             ("run = \"", "line 7", "basic string"),
         ];
@@ -505,9 +558,10 @@ mod tests {
             assert!(error.starts_with("s.toml"), "{error}");
             assert!(error.contains(line) && error.contains(words), "{text}: {error}");
         }
-        let twice = format!("{BROKER}[[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"x\"]\n")
-            .to_owned()
-            + "[[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"x\"]\n";
+        let twice =
+            format!("{BROKER}[[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"records_per_second\"]\n")
+                .to_owned()
+                + "[[row]]\nname = \"r\"\nrun = \"\"\nshow = [\"records_per_second\"]\n";
         assert!(parse("s", &twice).expect_err("twice").contains("line 10: row r comes twice"));
         let neither =
             "title = \"t\"\n[[broker]]\nname = \"A\"\n[[row]]\nname = \"r\"\nstart = true";

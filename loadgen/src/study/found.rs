@@ -97,6 +97,8 @@ pub struct RowFound {
     pub about: String,
     /// What was done.
     pub work: String,
+    /// Measurements asked for on each broker.
+    pub repeats: u32,
     /// Figures, the main one first.
     pub figures: Vec<Figure>,
     /// Demands and what became of them.
@@ -235,6 +237,7 @@ impl Found {
             demands: demands.collect(),
             is_complete,
             doubts: grouped(&doubts),
+            repeats,
             figures,
         }
     }

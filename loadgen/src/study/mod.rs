@@ -1,7 +1,9 @@
 //! Studies: several works on several brokers, interleaved and repeated, compared.
 //!
-//! `file` reads a study, `engine` runs it, `found` sums it up, `page` shows it.
+//! `file` reads a study, `changed` applies the command line, `engine` runs it, `found` sums it up,
+//! `page` shows it.
 
+mod changed;
 pub mod control;
 pub mod curve;
 pub mod engine;
@@ -13,7 +15,13 @@ pub mod ratio;
 
 use crate::args::{ChurnArgs, ConsumeArgs, CrashArgs, IdleArgs, RecoverArgs, RunArgs};
 use crate::brokers::BrokerSpec;
-use control::Control;
+use crate::catchup::CatchUp;
+use crate::churn::ChurnFound;
+use crate::crash::CrashFound;
+use crate::group::GroupFound;
+use crate::lifecycle::{IdleFound, RecoverFound, StartFound};
+use crate::report::Report;
+use control::{Control, ControlFound};
 use metric::{Bound, Metric};
 use std::time::Duration;
 
@@ -95,5 +103,28 @@ impl Work {
     /// Whether that broker must be one that we can start.
     pub fn needs_start(&self) -> bool {
         matches!(self, Self::Start | Self::Recover(_) | Self::Crash(_))
+    }
+
+    /// Whether its reports can hold a figure.
+    pub fn has(&self, metric: &Metric) -> bool {
+        let sample = match self {
+            Self::Run(_) => serde_json::to_value(Report {
+                group: Some(GroupFound::default()),
+                catch_up: Some(CatchUp::default()),
+                ..Default::default()
+            }),
+            Self::Consume(..) => serde_json::to_value(CatchUp::default()),
+            Self::Control(..) => serde_json::to_value(ControlFound::default()),
+            Self::Start => serde_json::to_value(StartFound::default()),
+            Self::Recover(_) => serde_json::to_value(RecoverFound::default()),
+            Self::Idle(_) => serde_json::to_value(IdleFound::default()),
+            Self::Churn(_) => serde_json::to_value(ChurnFound::default()),
+            Self::Crash(_) => serde_json::to_value(CrashFound::default()),
+        };
+        let sample = sample.unwrap_or_default();
+        let mut keys = metric.0.split('.');
+        // Below what may be absent, anything may be.
+        keys.try_fold(&sample, |at, key| if at.is_null() { Some(at) } else { at.get(key) })
+            .is_some()
     }
 }

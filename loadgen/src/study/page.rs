@@ -65,7 +65,7 @@ fn lines(row: &RowFound) -> Vec<Line> {
         .map(|(place, figure)| {
             let mut cells = vec![if place == 0 { row.title.clone() } else { String::new() }];
             cells.push(figure.metric.words().to_owned());
-            cells.extend(spreads(figure));
+            cells.extend(spreads(figure, row.repeats));
             for (ratio, best) in figure.ratios.iter().zip(&figure.against_best) {
                 cells.push(ratio.map_or("-".to_owned(), |ratio| {
                     let [median, low, high] = [ratio.median, ratio.low, ratio.high].map(number);
@@ -84,14 +84,18 @@ fn lines(row: &RowFound) -> Vec<Line> {
         .collect()
 }
 
-fn spreads(figure: &Figure) -> impl Iterator<Item = String> {
+fn spreads(figure: &Figure, repeats: u32) -> impl Iterator<Item = String> {
     let show = |value| figure.metric.show(value);
     figure.brokers.iter().map(move |broker| match broker.spread {
         None => "-".to_owned(),
         Some(spread) => {
             let mark = if broker.is_client_bound { " *" } else { "" };
             let (median, min, max) = (show(spread.median), show(spread.min), show(spread.max));
-            format!("{median}{mark} [{min} to {max}]")
+            let count = match broker.values.len() {
+                count if count < repeats as usize => format!(" ({count} of {repeats})"),
+                _ => String::new(),
+            };
+            format!("{median}{mark} [{min} to {max}]{count}")
         }
     })
 }
@@ -107,7 +111,8 @@ fn outcome_words(outcome: Outcome) -> &'static str {
 
 fn legend(found: &Found) -> Vec<String> {
     let mut legend = vec![
-        "Median [smallest to largest] of the valid measurements; brokers take turns (A B A B ...)."
+        "Median [smallest to largest] of the valid measurements, (how many) where that is not all; \
+         brokers take turns (A B A B ...)."
             .to_owned(),
         "Ratio: median of the ratios of neighbours, first broker to the other, [95 % bootstrap \
          interval over the pairs]. To its best: the first broker's median to the best single value \
