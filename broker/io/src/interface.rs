@@ -113,6 +113,12 @@ pub trait Waker: Send + Sync {
     fn wake(&self);
 }
 
+/// Whether descriptors or memory were short: a moment later the same may go well.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|number| shortages.contains(&number))
+}
+
 /// Sockets, files, time and chance of one shard. One thread owns it; see the module's head for the
 /// two ways in which it is driven.
 pub trait Io: Sized + 'static {

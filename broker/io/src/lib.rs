@@ -19,7 +19,9 @@ pub mod ring;
 pub mod sim;
 
 pub use chunk::{Chunk, ChunkBlocks, ChunkPool, ChunkSlice};
-pub use interface::{Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker, WritePath};
+pub use interface::{
+    Event, Instant, Io, ListenerId, OpenMode, SocketId, Token, Waker, WritePath, is_shortage,
+};
 pub use priority::lower_priority;
 pub use ring::RingIo;
 

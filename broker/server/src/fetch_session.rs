@@ -322,6 +322,18 @@ mod tests {
     }
 
     #[test]
+    fn names_that_no_topic_has_are_in_no_session() {
+        let mut sessions = Sessions::new(10, 0, 1);
+        let id = open(&mut sessions, at(0), 1);
+        let long = part(&"n".repeat(250), 0, 0);
+        let answered = [part("t", 0, 0), long.clone()];
+        let answered = answered.iter().map(|part| (part, QUIET));
+        assert_eq!(sessions.open(at(1), || 2, false, answered), 0);
+        let refused = sessions.begin(at(1), asked(id, 1), vec![long], &[]);
+        assert_eq!(refused, Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
+    }
+
+    #[test]
     fn what_was_said_once_need_not_be_said_again() {
         let mut sessions = Sessions::new(10, 0, 1);
         let id = open(&mut sessions, at(0), 3);

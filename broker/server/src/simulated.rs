@@ -10,10 +10,12 @@ use millrace_wire::batch::{BatchBuilder, BatchOptions, without_records};
 use millrace_wire::messages::create_topics_request::CreatableTopic;
 use millrace_wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use millrace_wire::messages::join_group_request::JoinGroupRequestProtocol;
+use millrace_wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use millrace_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use millrace_wire::messages::{
-    CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
-    ProduceRequest, ProduceResponse, RequestHeader,
+    CreateTopicsRequest, DescribeGroupsRequest, DescribeGroupsResponse, FetchRequest,
+    FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, OffsetFetchRequest,
+    OffsetFetchResponse, ProduceRequest, ProduceResponse, RequestHeader,
 };
 use millrace_wire::{ErrorCode, Message, Reader, Records, Request, Writer, api};
 
@@ -254,6 +256,41 @@ fn a_partition_that_stopped_keeps_nobody_waiting() {
     bench.send(&mut client, &frames[..1]);
     assert_eq!(bench.produced(&mut client), failed);
     assert_eq!(bench.shard.unwritten_bytes, 0, "nothing of it will be written");
+}
+
+#[test]
+fn a_partition_that_found_no_descriptor_is_opened_later() {
+    const EMFILE: i32 = 24;
+    let mut bench = Bench::start();
+    let mut client = bench.connect();
+    bench.world.fail_next(Operation::Write, TOPIC, EMFILE);
+    let failed = (ErrorCode::KAFKA_STORAGE_ERROR.code(), -1);
+    for expected in [failed, (0, 0)] {
+        bench.send(&mut client, &[produce(-1, None, 10)]);
+        assert_eq!(bench.produced(&mut client), expected);
+    }
+}
+
+#[test]
+fn a_group_named_again_and_again_is_described_once() {
+    let mut bench = Bench::start();
+    let mut client = bench.connect();
+    bench.make_offsets_topic(&mut client);
+    let groups = vec!["a", "b", "a"].into();
+    let body = DescribeGroupsRequest { groups, ..Default::default() };
+    let answer = bench.ask(&mut client, 0, &body);
+    let answer = DescribeGroupsResponse::decode(&mut Reader::new(&answer), 0).expect("its answer");
+    let errors: Vec<i16> = answer.groups.iter().map(|group| group.error_code).collect();
+    assert_eq!(errors, [0, 0, ErrorCode::INVALID_REQUEST.code()]);
+    let group = |group_id| OffsetFetchRequestGroup { group_id, ..Default::default() };
+    let groups = vec![group("a"), group("a"), group("b")].into();
+    let body = OffsetFetchRequest { groups, ..Default::default() };
+    let answer = bench.ask(&mut client, 8, &body);
+    // Behind the tagged fields of the header.
+    let answer =
+        OffsetFetchResponse::decode(&mut Reader::new(&answer[1..]), 8).expect("its answer");
+    let errors: Vec<i16> = answer.groups.iter().map(|group| group.error_code).collect();
+    assert_eq!(errors, [0, ErrorCode::INVALID_REQUEST.code(), 0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millrace_io::{ChunkPool, Instant, Io};
+use millrace_io::{ChunkPool, Instant, Io, is_shortage};
 use millrace_log::{
     Compaction, DeleteError, FlushDue, LogConfig, LogError, OpenHints, PartitionLog, ReadPlan,
     ReadRequest, WriteMode as LogWriteMode,
@@ -54,13 +54,18 @@ impl<I: Io> Shard<I> {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
         if let Err(error) = self.open_log(index) {
-            let is_full = matches!(&error, LogError::Io { source, .. }
-                if source.kind() == io::ErrorKind::StorageFull);
+            let (passes, advice) = match &error {
+                LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                    (true, "free some space")
+                }
+                LogError::Io { source, .. } if is_shortage(source) => {
+                    (true, "see `ulimit -n`; the next request tries again")
+                }
+                _ => (false, "restart the broker to try again"),
+            };
             let partition = self.partitions.get_mut(index).expect("an index from the table");
-            partition.failed = !is_full;
+            partition.failed = !passes;
             let name = partition.name();
-            let advice =
-                if is_full { "free some space" } else { "restart the broker to try again" };
             crate::log_line!("cannot open {name}: {error}; {advice}");
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }

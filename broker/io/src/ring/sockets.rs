@@ -13,7 +13,7 @@ use io_uring::{opcode, squeue, types::Fd};
 use super::queue::{Completion, GENERATIONS, Purpose, Queue};
 use super::slab::Slab;
 use super::{Ready, RingStream};
-use crate::{Event, Instant, ListenerId, SocketId};
+use crate::{Event, Instant, ListenerId, SocketId, is_shortage};
 
 /// Connections that may wait for their accept.
 const BACKLOG: i32 = 4096;
@@ -169,7 +169,8 @@ impl Sockets {
         let listener = self.listeners.get_mut(index)?;
         if !done.more {
             match &accepted {
-                Err(e) if needs_pause(e) => {
+                // Trying again at once would fail again, for as long as the shortage lasts.
+                Err(e) if is_shortage(e) => {
                     listener.retry_at = Some(now.plus_ms(ACCEPT_PAUSE_MS));
                     self.paused += 1;
                 }
@@ -319,12 +320,6 @@ impl Sockets {
             push(queue, opcode::AsyncCancel::new(writable).build(), Purpose::Nothing);
         }
     }
-}
-
-/// Trying again at once would fail again, for as long as the shortage lasts.
-fn needs_pause(error: &io::Error) -> bool {
-    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|number| shortages.contains(&number))
 }
 
 /// A listening socket; std sets SO_REUSEADDR.
