@@ -35,8 +35,8 @@ pub(crate) struct Hints {
     pub(crate) log_starts: Checkpoint,
     /// Ends of the last cleanings of compacted logs.
     pub(crate) cleaned: Checkpoint,
-    /// Log starts taken out that the file still has.
-    pub(crate) starts_forgotten: usize,
+    /// Names taken out that the files still have.
+    pub(crate) forgotten: usize,
 }
 
 /// Facts of the running broker.
@@ -138,7 +138,7 @@ impl Shared {
     pub(crate) fn save_hints_of<I: Io>(&self, io: &mut I, folder: usize) -> io::Result<()> {
         let _alone = self.saving.lock().expect("no holder of this lock panics");
         let hints = self.hints(folder);
-        let forgotten = hints.starts_forgotten;
+        let forgotten = hints.forgotten;
         let files = [
             (RECOVERY_POINT, hints.recovery_points.clone()),
             (LOG_START, hints.log_starts.clone()),
@@ -149,7 +149,7 @@ impl Shared {
             let entries = offsets.iter().map(|((topic, part), offset)| (&**topic, *part, *offset));
             write_checkpoint(io, &self.folders[folder].path, name, entries)?;
         }
-        self.hints(folder).starts_forgotten -= forgotten;
+        self.hints(folder).forgotten -= forgotten;
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl Shared {
                 recovery_points: read(RECOVERY_POINT),
                 log_starts: read(LOG_START),
                 cleaned: read(CLEANED),
-                starts_forgotten: 0,
+                forgotten: 0,
             };
         }
     }
@@ -184,14 +184,15 @@ impl Shared {
         }
     }
 
-    /// Takes a name out of a folder's checkpoints: a topic made again under it begins at offset 0,
-    /// and a log start of the old one would cut off its records at the next start. Returns the
-    /// recovery point.
+    /// Takes a name out of a folder's checkpoints: a topic made again under it begins at offset 0.
+    /// At the next start a log start of the old one would cut off its records, and a recovery point
+    /// would have them taken for flushed. Returns the recovery point.
     pub(crate) fn forget_hints(&self, folder: usize, key: &(String, i32)) -> Option<i64> {
         let mut hints = self.hints(folder);
         let recovery_point = hints.recovery_points.remove(key);
         hints.cleaned.remove(key);
-        hints.starts_forgotten += usize::from(hints.log_starts.remove(key).is_some());
+        let start = hints.log_starts.remove(key);
+        hints.forgotten += usize::from(recovery_point.or(start).is_some());
         recovery_point
     }
 

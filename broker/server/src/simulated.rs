@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use millrace_io::sim::{Operation, SimClient, SimIo, SimWorld};
@@ -13,8 +14,8 @@ use millrace_wire::messages::join_group_request::JoinGroupRequestProtocol;
 use millrace_wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use millrace_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use millrace_wire::messages::{
-    CreateTopicsRequest, DescribeGroupsRequest, DescribeGroupsResponse, FetchRequest,
-    FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, OffsetFetchRequest,
+    CreateTopicsRequest, DeleteTopicsRequest, DescribeGroupsRequest, DescribeGroupsResponse,
+    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, OffsetFetchRequest,
     OffsetFetchResponse, ProduceRequest, ProduceResponse, RequestHeader,
 };
 use millrace_wire::{ErrorCode, Message, Reader, Records, Request, Writer, api};
@@ -31,6 +32,7 @@ use crate::shard::Shard;
 use crate::shared::Shared;
 use crate::timers::Timer;
 
+const CHECKPOINT: &str = "/data/recovery-point-offset-checkpoint";
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 9092);
 /// A topic of one partition.
 pub(crate) const TOPIC: &str = "orders";
@@ -379,4 +381,27 @@ fn a_client_that_is_gone_is_not_waited_for() {
     bench.turn();
     assert_eq!(bench.timers(|timer| matches!(timer, Timer::Fetch(_))), 0);
     assert!(bench.shard.by_socket.is_empty());
+}
+
+#[test]
+fn a_topic_made_again_is_not_taken_for_flushed_after_a_crash() {
+    let mut bench = Bench::start();
+    let mut client = bench.connect();
+    bench.send(&mut client, &[produce(-1, None, 10), produce(-1, None, 10)]);
+    assert_eq!([bench.produced(&mut client), bench.produced(&mut client)], [(0, 0), (0, 1)]);
+    while !bench.world.content(Path::new(CHECKPOINT)).is_ok_and(|text| text.ends_with(b" 0 2\n")) {
+        bench.turn();
+    }
+    let topic_names = vec![TOPIC].into();
+    let delete = DeleteTopicsRequest { topic_names, timeout_ms: 1, ..Default::default() };
+    bench.ask(&mut client, 4, &delete);
+    bench.make_topic(&mut client);
+    bench.send(&mut client, &[produce(1, None, 10)]);
+    assert_eq!(bench.produced(&mut client), (0, 0));
+    let mut bench = Bench::start_on(bench.world.kill(2));
+    let topic_id = bench.shard.image.topic(TOPIC).expect("made again").id;
+    let index = bench.shard.open_partition(PartitionId { topic_id, partition: 0 });
+    let partition = bench.shard.partitions.get_mut(index.expect("sound")).expect("just opened");
+    let log = partition.log.as_ref().expect("just opened");
+    assert_eq!((log.durable_end(), log.written_end()), (0, 1));
 }

@@ -84,7 +84,7 @@ impl<I: Io> Shard<I> {
             if is_gone && had > 0 {
                 crate::log_line!("{name}: its folder is gone, and its records up to {had} with it");
             }
-            if self.shared.hints(folder).starts_forgotten > 0 {
+            if self.shared.hints(folder).forgotten > 0 {
                 // Before the first record of the new log, which the old start would cut off.
                 let failed = |source| LogError::Io { path: dir.clone(), source };
                 self.shared.save_hints_of(&mut self.io, folder).map_err(failed)?;
@@ -311,7 +311,7 @@ impl<I: Io> Shard<I> {
                 Ok(()) => remove_folder(io, &gone),
                 Err(error) => crate::log_line!("cannot delete {}: {error}", gone.display()),
             }
-            if shared.hints(folder).starts_forgotten > 0 {
+            if shared.hints(folder).forgotten > 0 {
                 save_hints(&shared, io);
             }
             None
