@@ -159,12 +159,18 @@ fn round(
             round.records_sent = outcome.report.records_sent;
             round.faults = outcome.report.integrity.complaints(outcome.report.retries > 0);
             round.integrity = outcome.report.integrity;
+            // Nothing counts as lost that was not looked for.
+            if outcome.report.unread && round.faults.is_empty() {
+                round.faults.push(not_judged(&outcome.report.invalid_reasons.join("; ")));
+            }
         }
-        Err(error) => round.faults.push(format!(
-            "not judged, the broker must be back before --duration is over: {error}"
-        )),
+        Err(error) => round.faults.push(not_judged(&error)),
     }
     Ok(round)
+}
+
+fn not_judged(why: &dyn std::fmt::Display) -> String {
+    format!("not judged, the broker must be back before --duration is over: {why}")
 }
 
 /// Lets the broker fail; milliseconds until it acknowledges again.

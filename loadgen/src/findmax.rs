@@ -265,7 +265,8 @@ fn attempt(
     if !is_kept_up {
         reasons.push(format!("{:.0} of {rate:.0} records/s", report.records_per_second));
     }
-    let is_sound = report.errors == 0 && report.integrity.complaints(false).is_empty();
+    let is_sound =
+        !report.unread && report.errors == 0 && report.integrity.complaints(false).is_empty();
     let is_within = seen_us.is_some_and(|us| us <= args.slo.limit_us);
     let step = Step {
         rate,

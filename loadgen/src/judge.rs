@@ -10,6 +10,8 @@ const CLIENT_CPU_MAX: f64 = 0.90;
 /// Sends later than this, and than a good part of the times they belong to, spoil those times.
 const LAG_MAX_US: f64 = 1_000.0;
 const LAG_SHARE_MAX: f64 = 0.25;
+/// A closed loop says so when its client stood still for longer.
+const STALL_MAX_US: f64 = 10_000.0;
 /// CPUs that others may keep busy.
 const OTHER_CPUS_MAX: f64 = 0.20;
 /// CPUs that the hypervisor may take before rates and times are noise; a little it always takes
@@ -41,6 +43,8 @@ pub struct Circumstances {
     pub slept_ms: u64,
     /// By how much the measured time had begun before all connections were made.
     pub connected_late_ms: u64,
+    /// The longest time in which a thread of the client saw nothing.
+    pub longest_stall_us: f64,
     /// Brokers that lead partitions of the topic.
     pub brokers: usize,
     /// Times of --schedule in the warm-up, and those after the end.
@@ -57,7 +61,9 @@ pub fn is_overloaded(report: &Report, args: &RunArgs) -> bool {
     let in_request = f64::from(args.batch_records) * f64::from(args.batches_per_request);
     // At the edges of the measured time each connection may be a request short.
     let edge = in_request * f64::from(args.connections) / report.measured_seconds.max(1e-3);
-    args.rate.is_some_and(|rate| report.records_per_second < 0.98 * rate - edge)
+    let reached = report.records_per_second;
+    // Where nothing was taken, it was refused.
+    args.rate.is_some_and(|rate| reached > 0.0 && reached < 0.98 * rate - edge)
 }
 
 /// Reasons why the figures are not to be trusted, and remarks that do not spoil them.
@@ -160,8 +166,8 @@ fn lateness(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &
     });
     if let Some((name, lag_us)) = rare {
         notes.push(format!(
-            "{name} and beyond may be the client's or the machine's own: there requests left \
-             {lag_us:.0} us later than they could have"
+            "{name} may be the client's or the machine's own: requests as rare left {lag_us:.0} us \
+             later than they could have"
         ));
     }
 }
@@ -194,6 +200,15 @@ fn surprises(report: &Report, args: &RunArgs, about: Circumstances, notes: &mut 
              --topic-config say nothing about it"
         ));
     }
+    // An open loop tells how late its sends were.
+    let stall_us = about.longest_stall_us;
+    let longest_us = report.response_us.max.unwrap_or(0.0);
+    if !args.is_open() && stall_us > STALL_MAX_US && stall_us > LAG_SHARE_MAX * longest_us {
+        notes.push(format!(
+            "the client stood still for up to {:.0} ms: the longest times are its own",
+            stall_us / 1e3
+        ));
+    }
     if about.unmeasured_times != [0, 0] {
         let [before, after] = about.unmeasured_times;
         notes.push(format!(
@@ -213,7 +228,7 @@ fn load(report: &Report, args: &RunArgs, reasons: &mut Vec<String>, notes: &mut 
     if report.records_per_second == 0.0 {
         reasons.push("no record was acknowledged in the measured time".to_owned());
     }
-    if let Some(rate) = args.rate.filter(|_| is_overloaded(report, args)) {
+    if let Some(rate) = args.rate.filter(|_| report.overloaded) {
         let reached = report.records_per_second;
         notes.push(format!(
             "{reached:.0} of {rate:.0} records a second were acknowledged in time: the broker did \
@@ -282,8 +297,8 @@ mod tests {
                 "10 % of the requests left 1500 us",
                 "",
             ),
-            (|r, _, _| r.schedule_lag_percentiles_us.p99_9 = Some(2e4), "", "p99.9 and beyond"),
-            (|r, _, _| r.schedule_lag_percentiles_us.max = Some(2e4), "", "the maximum and"),
+            (|r, _, _| r.schedule_lag_percentiles_us.p99_9 = Some(2e4), "", "p99.9 may be"),
+            (|r, _, _| r.schedule_lag_percentiles_us.max = Some(2e4), "", "the maximum may be"),
             (|_, _, c| c.wall_jump_ms = -7_000, "", "jumped by -7.0 s"),
             (|_, _, c| c.slept_ms = 9_000, "slept for 9.0 s", ""),
             (|_, _, c| c.partitions_found = Some(3), "", "with 3 partitions"),
@@ -307,8 +322,8 @@ mod tests {
             (|r, _, _| r.other_cpus_busy = Some(0.7), "0.70 CPUs busy", ""),
             (|r, _, _| r.stolen_cpus = 0.5, "took 0.50 CPUs", ""),
             (|r, _, _| r.noise_after.timer_late_us_p50 = Some(900.0), "", "900 us late"),
-            (|r, _, _| r.records_per_second = 970.0, "", "970 of 1000"),
-            (|r, _, _| r.records_per_second = 0.0, "no record", "0 of 1000"),
+            (|r, _, _| (r.records_per_second, r.overloaded) = (970.0, true), "", "970 of 1000"),
+            (|r, _, _| r.records_per_second = 0.0, "no record", ""),
             (
                 |r, _, _| r.integrity = Integrity { lost: 3, ..Default::default() },
                 "3 records lost",
@@ -336,6 +351,18 @@ mod tests {
                 assert!(found.iter().all(|text| text.contains(expected)), "{found:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_closed_loop_says_when_its_client_stood_still() {
+        let (report, mut args, mut about) = sound();
+        about.longest_stall_us = 300_000.0;
+        let is_told = |args: &RunArgs, about| {
+            judge(&report, args, about).1.iter().any(|note| note.contains("up to 300 ms"))
+        };
+        assert!(!is_told(&args, about), "an open loop has its schedule lag");
+        args.rate = None;
+        assert!(is_told(&args, about) && !is_told(&args, Circumstances::default()));
     }
 
     #[test]

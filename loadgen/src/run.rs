@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::crew::{self, Crew, Seen};
 use crate::driver::stats::{Progress, Stats};
 use crate::driver::worker::{self, WorkerError};
-use crate::driver::{ConsumerPlan, ProducerPlan, Setup, Timeline};
+use crate::driver::{ProducerPlan, Setup, Timeline};
 use crate::gather::{Gathered, Gatherer, Live, Reading, Wait};
 use crate::group::{Group, GroupFound, GroupPlan};
 use crate::interrupt;
@@ -81,16 +81,15 @@ pub fn run(args: &RunArgs, around: Surroundings<'_>) -> Result<Outcome, RunError
     let mut cluster = Cluster::of(&args.target)?;
     let target = Target::find_or_make(&mut cluster, args)?;
     let result = load(&mut cluster, &target, args, around);
-    if target.is_made && !args.keep_topic {
-        let deleted = cluster.delete_topic(&target.topic);
-        // The first failure is the one to tell.
-        if result.is_ok() {
-            deleted?;
-        }
-    }
+    let is_kept = !target.is_made || args.keep_topic;
+    let deleted = if is_kept { Ok(()) } else { cluster.delete_topic(&target.topic) };
     let loaded = result?;
     let noise_after = probe();
-    Ok(conclude(args, around, loaded, started, [noise_before, noise_after]))
+    let mut outcome = conclude(args, around, loaded, started, [noise_before, noise_after]);
+    if let Err(error) = deleted {
+        outcome.report.notes.push(format!("topic {} is still there: {error}", target.topic));
+    }
+    Ok(outcome)
 }
 
 /// What a load leaves behind.
@@ -104,6 +103,17 @@ struct Loaded {
     about: Circumstances,
     group: Option<GroupFound>,
     catch_up: Option<CatchUp>,
+    /// What failed after the load, which is no reason to lose what was measured.
+    failures: Vec<String>,
+}
+
+/// The result, or why there is none among `failures`.
+fn or_told<T>(
+    what: &str,
+    result: Result<T, impl std::fmt::Display>,
+    failures: &mut Vec<String>,
+) -> Option<T> {
+    result.map_err(|error| failures.push(format!("{what}: {error}"))).ok()
 }
 
 /// The group of the consumers, all its members joined, if they are to have one.
@@ -155,27 +165,26 @@ fn load(
         gatherer.expose(&listen).map_err(|source| RunError::Prometheus { listen, source })?;
     }
     let cold = ColdReaders::start(args, &target.topic, &crew.setup);
-    let timeline = crew.setup.timeline;
     let (sending, mut reading) = drive(args, &crew, &mut gatherer, has_tail);
     let (setup, connected_ns) = (Arc::clone(&crew.setup), crew.connected_ns);
     let harvests = crew.stop()?;
     let (has_broker_ended, gathered) = (!gatherer.is_broker_alive(), gatherer.finish());
     let (mut stats, mut sent, mut seen) = crew::merge(harvests);
-    let seconds = measured_seconds(gathered.edges.as_ref(), &timeline, stats.last_done_ns);
-    let catch_up = cold.map(ColdReaders::finish).transpose()?;
+    let seconds = measured_seconds(gathered.edges.as_ref(), &setup.timeline, stats.last_done_ns);
+    let mut failures = Vec::new();
+    let catch_up = cold.and_then(|c| or_told("cold readers", c.finish(), &mut failures));
     let unread = group.as_ref().map(|group| group.seen.drain()).unwrap_or_default();
     seen.extend(unread.into_values().map(|tracker| (0, tracker)));
-    let group = group.map(Group::leave).transpose()?;
+    let group = group.and_then(|g| or_told("the group", g.leave(), &mut failures));
     let is_verified = args.fetch.verify == Switch::On;
     if !has_tail && is_verified {
-        let expected = sent.iter().map(SentStream::certain).sum();
-        let plans = target.consumers(1, 1, &begin, None);
-        let options = (args, run, expected);
-        let (complete, read, trackers) = read_back(cluster, target, options, plans, around.live)?;
-        for (failure, count) in read.errors {
-            *stats.errors.entry(failure).or_default() += count;
+        let read = read_back(cluster, target, (args, run, &begin, &sent), around.live);
+        reading = Wait::Cut;
+        if let Some((waited, read, there)) = or_told("reading back", read, &mut failures) {
+            let errors = read.errors.into_iter();
+            errors.for_each(|(failure, n)| *stats.errors.entry(failure).or_default() += n);
+            (reading, seen) = (waited, there);
         }
-        (reading, seen) = (complete, trackers);
     }
     let (wall_jump_ms, slept_ms) = watch.jumps_ms();
     let about = Circumstances {
@@ -186,6 +195,7 @@ fn load(
         is_interrupted: interrupt::is_requested(),
         wall_jump_ms,
         slept_ms,
+        longest_stall_us: stats.longest_stall_ns as f64 / 1e3,
         ..prepared(args, target, &setup, connected_ns)
     };
     if reading == Wait::Cut {
@@ -194,7 +204,7 @@ fn load(
     }
     let integrity = if is_verified { settle_all(seen, &sent) } else { Integrity::default() };
     let sent = sent.iter().map(|stream| stream.sent).sum();
-    Ok(Loaded { stats, integrity, sent, seconds, gathered, about, group, catch_up })
+    Ok(Loaded { stats, integrity, sent, seconds, gathered, about, group, catch_up, failures })
 }
 
 /// What is known of a load once all its connections are made.
@@ -281,10 +291,11 @@ fn seen_by(progress: &[Arc<Progress>]) -> u64 {
 fn read_back(
     cluster: &mut Cluster,
     target: &Target,
-    (args, run, expected): (&RunArgs, u32, u64),
-    plans: Vec<ConsumerPlan>,
+    (args, run, begin, sent): (&RunArgs, u32, &BTreeMap<u32, i64>, &[SentStream]),
     live: Live,
 ) -> Result<(Wait, Stats, Seen), RunError> {
+    let expected: u64 = sent.iter().map(SentStream::certain).sum();
+    let plans = target.consumers(1, 1, begin, None);
     let options = (&args.target, &args.fetch);
     let forever = Duration::from_secs(3600);
     let setup = plan::reading_setup(cluster, target, options, Some(run), forever)?;
@@ -324,12 +335,8 @@ fn conclude(
     let costs = edges.map_or_else(Costs::default, |edges| costs(&edges));
     let broker = costs.broker;
     let mut report = Report {
-        valid: false,
-        invalid_reasons: Vec::new(),
-        cost_valid: false,
         partial: about.is_interrupted,
-        overloaded: false,
-        notes: Vec::new(),
+        unread: about.is_drain_cut,
         records_per_second: stats.records as f64 / seconds,
         bytes_per_second: stats.bytes as f64 / seconds,
         errors: stats.errors.values().sum(),
@@ -372,9 +379,11 @@ fn conclude(
         seed: args.seed,
         started: clock::utc_words(started),
         intervals: rows,
+        ..Default::default()
     };
     report.overloaded = is_overloaded(&report, args);
     (report.invalid_reasons, report.notes) = judge(&report, args, about);
+    report.invalid_reasons.extend(loaded.failures);
     report.valid = report.invalid_reasons.is_empty();
     report.cost_valid = is_cost_valid(&report.invalid_reasons);
     let Stats { response, service, end_to_end, .. } = stats;

@@ -224,3 +224,31 @@ fn ctrl_c_leaves_a_report_that_says_partial() {
     assert_eq!(report["records_verified"], report["records_sent"]);
     assert!(std::fs::read_to_string(out.join("report.html")).expect("html").contains("partial"));
 }
+
+/// What was due while the client itself stood still is its own fault, and so is what waits behind
+/// that for the broker.
+#[test]
+fn a_client_that_was_stopped_does_not_blame_the_broker() {
+    let slow = fake::Fault::Delay(Duration::from_millis(5));
+    let (fake, folder) = (fake::Fake::start(slow), Folder::new());
+    let out = folder.0.join("report");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["run", "--bootstrap", &fake.address(), "--rate", "100", "--warmup", "0s"])
+        .args(["--batch-records", "1", "--inflight", "1", "--duration", "4s", "--out"])
+        .arg(&out)
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it can be started");
+    while fake.counts().requests < 10 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = Pid::from_raw(child.id().cast_signed()).expect("a child has an id");
+    for (signal, pause) in [(Signal::STOP, 1_000), (Signal::CONT, 0)] {
+        kill_process(pid, signal).expect("it is there");
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(2));
+    let reasons = json(&out.join("report.json"))["invalid_reasons"].to_string();
+    assert!(reasons.contains("the client or the machine was the limit"), "{reasons}");
+}

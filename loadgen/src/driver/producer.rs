@@ -44,6 +44,9 @@ pub struct Producer {
     pub(super) free: Vec<Box<Request>>,
     /// Since when nothing but the schedule has held sends back.
     pub(super) possible_ns: u64,
+    /// How late sends are because of ourselves, since nothing was due the last time: what was late
+    /// once holds up all that is due until then, although it waits for the broker now.
+    pub(super) debt_ns: u64,
     /// The socket takes nothing now.
     pub(super) is_blocked: bool,
     pub(super) reconnect_ns: u64,
@@ -80,6 +83,7 @@ impl Producer {
             again: VecDeque::new(),
             free: Vec::new(),
             possible_ns: 0,
+            debt_ns: 0,
             is_blocked: false,
             reconnect_ns: 0,
             is_doubtful: false,
@@ -136,6 +140,13 @@ impl Producer {
         self.writing.len() + self.awaiting.len() < produce.inflight
     }
 
+    /// The thread stood still for so long.
+    pub fn on_stall(&mut self, ns: u64) {
+        if !self.awaiting.is_empty() {
+            self.debt_ns = self.debt_ns.max(ns);
+        }
+    }
+
     /// Sends everything that is due and allowed.
     pub fn pump(&mut self, setup: &Setup, stats: &mut Stats) {
         let produce = setup.produce();
@@ -151,9 +162,14 @@ impl Producer {
                 self.writing.push_back(request);
             }
             while self.has_room(produce) {
-                let Some((records, due_ns)) = self.next_records(setup, now_ns) else { break };
+                let Some((records, due_ns)) = self.next_records(setup, now_ns) else {
+                    self.debt_ns = 0;
+                    break;
+                };
                 if self.schedule.is_some() {
-                    stats.on_lag(now_ns, due_ns.max(self.possible_ns));
+                    let own_ns = now_ns.saturating_sub(due_ns.max(self.possible_ns));
+                    self.debt_ns = self.debt_ns.max(own_ns);
+                    stats.on_lag(due_ns, self.debt_ns.min(now_ns.saturating_sub(due_ns)));
                 }
                 self.build(setup, now_ns, records);
             }

@@ -84,7 +84,7 @@ pub struct Stats {
     pub response: Latencies,
     /// Intended time -> seen by a consumer; one sample for each intended time of a batch.
     pub end_to_end: Latencies,
-    /// How much later than it could have left a request left.
+    /// How much later than it could have left a request left, because of the client or the host.
     pub lag: Latencies,
     /// Records acknowledged (acks=0: sent).
     pub records: u64,
@@ -98,6 +98,8 @@ pub struct Stats {
     pub request_bytes: u64,
     /// Records acknowledged (acks=0: sent) in the whole run.
     pub records_ever: u64,
+    /// The longest time in the measured time in which the client saw nothing.
+    pub longest_stall_ns: u64,
     /// When the last request of the measured time was answered.
     pub last_done_ns: u64,
     /// When the last batch was consumed.
@@ -132,6 +134,7 @@ impl Stats {
             requests: 0,
             request_bytes: 0,
             records_ever: 0,
+            longest_stall_ns: 0,
             last_done_ns: 0,
             last_consumed_ns: 0,
             consumed: 0,
@@ -157,6 +160,7 @@ impl Stats {
         self.requests += other.requests;
         self.request_bytes += other.request_bytes;
         self.records_ever += other.records_ever;
+        self.longest_stall_ns = self.longest_stall_ns.max(other.longest_stall_ns);
         self.last_done_ns = self.last_done_ns.max(other.last_done_ns);
         self.last_consumed_ns = self.last_consumed_ns.max(other.last_consumed_ns);
         self.consumed += other.consumed;
@@ -200,10 +204,17 @@ impl Stats {
         }
     }
 
-    /// A request left at `now_ns` although it could have left at `possible_ns`.
-    pub fn on_lag(&mut self, now_ns: u64, possible_ns: u64) {
-        if self.timeline.is_measured(possible_ns) {
-            self.lag.record(now_ns.saturating_sub(possible_ns));
+    /// The thread stood still for so long.
+    pub fn on_stall(&mut self, now_ns: u64, ns: u64) {
+        if self.timeline.is_measured(now_ns) {
+            self.longest_stall_ns = self.longest_stall_ns.max(ns);
+        }
+    }
+
+    /// A request that was due at `due_ns` left so much later than it could have.
+    pub fn on_lag(&mut self, due_ns: u64, late_ns: u64) {
+        if self.timeline.is_measured(due_ns) {
+            self.lag.record(late_ns);
         }
     }
 

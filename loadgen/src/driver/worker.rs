@@ -274,6 +274,12 @@ impl Worker {
     }
 
     fn on_tick(&mut self, now_ns: u64) {
+        // Nothing was seen meanwhile: not what was due, and not that the broker had answered.
+        let stalled_ns = match self.next_tick_ns {
+            0 => 0,
+            due_ns => now_ns - due_ns,
+        };
+        self.stats.on_stall(now_ns, stalled_ns);
         self.next_tick_ns = now_ns + TICK_NS;
         let setup = Arc::clone(&self.setup);
         for index in 0..self.producers.len() {
@@ -281,6 +287,7 @@ impl Worker {
             if is_new {
                 self.watch_new(index);
             }
+            self.producers[index].on_stall(stalled_ns);
             self.producers[index].pump(&setup, &mut self.stats);
             self.after_producer(index);
         }

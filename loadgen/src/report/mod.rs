@@ -30,6 +30,8 @@ pub struct Report {
     pub cost_valid: bool,
     /// The run was ended by a signal.
     pub partial: bool,
+    /// Readers did not get to the end: what they did not see may be there.
+    pub unread: bool,
     /// Open loop: less was acknowledged in time than was due, so that times grow with the duration.
     pub overloaded: bool,
     /// What a reader should know besides.
