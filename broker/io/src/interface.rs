@@ -207,6 +207,9 @@ pub trait Io: Sized + 'static {
     fn submit_allocate(&mut self, token: Token, file: &Self::File, position: u64, bytes: u64);
     /// Brings the range into the page cache, so that `send_file` does not block on it.
     fn submit_fetch_pages(&mut self, token: Token, file: &Self::File, position: u64, bytes: usize);
+    /// Has the kernel begin to bring the range into the page cache, for who reads on there. Nothing
+    /// is reported.
+    fn submit_read_ahead(&mut self, file: &Self::File, position: u64, bytes: usize);
     /// Whether the page cache holds the first and the last byte of the range now.
     fn is_cached(&mut self, file: &Self::File, position: u64, bytes: usize) -> bool;
 

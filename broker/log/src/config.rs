@@ -105,6 +105,8 @@ pub(crate) const BUSY_CHUNK_MS: u64 = 25;
 pub(crate) const QUIET_CHUNK_MS: u64 = 5_000;
 /// Chunks are kept for readers at the tail for this long after the last one was seen there.
 pub(crate) const TAIL_READER_MS: u64 = 1_000;
+/// What is read from the disk ahead of a reader of old data.
+pub const READ_AHEAD_BYTES: usize = 1 << 20;
 
 const _: () = assert!(CHUNK_BYTES_MIN.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(CHUNK_BYTES_MAX <= ROUND_BYTES_MAX);

@@ -47,7 +47,7 @@ pub mod writer;
 pub use append::{AppendAs, AppendError, Appended};
 pub use cleaner::{CleanLimits, CleanStep, Cleaned, CleanedSegment, Cleaner};
 pub use compaction::Dirt;
-pub use config::{Compaction, LogConfig, WriteMode};
+pub use config::{Compaction, LogConfig, READ_AHEAD_BYTES, WriteMode};
 pub use ends::Ends;
 pub use flush::{FlushDue, FlushTicket};
 pub use flush_plan::{FlushPlan, flush_plan};

@@ -7,6 +7,7 @@ use millrace_io::{ChunkPool, ChunkSlice, Io};
 use smallvec::SmallVec;
 
 use crate::LogError;
+use crate::config::READ_AHEAD_BYTES;
 use crate::header::{self, BatchHeader, HEADER_BYTES};
 use crate::index::OffsetEntry;
 use crate::partition::PartitionLog;
@@ -75,12 +76,14 @@ struct Cursor {
     offset: i64,
     segment: i64,
     position: u64,
+    /// Up to here the kernel was asked to read ahead.
+    asked: u64,
 }
 
 impl Cursors {
-    fn find(&self, offset: i64, segment: i64) -> Option<u64> {
+    fn find(&self, offset: i64, segment: i64) -> Option<Cursor> {
         let mut known = self.recent.iter().flatten();
-        known.find(|at| at.offset == offset && at.segment == segment).map(|at| at.position)
+        known.find(|at| at.offset == offset && at.segment == segment).copied()
     }
 
     fn note(&mut self, cursor: Cursor, was: i64) {
@@ -219,12 +222,41 @@ impl<I: Io> PartitionLog<I> {
         let Some((end, next)) = self.end_of_read(io, segment, start, limit, &request)? else {
             return Ok(ReadPlan::Nothing);
         };
+        let base = self.segments[segment].base;
+        let data = self.data(io, segment, start, end)?;
+        let asked = match (&data.file, self.cursors.find(request.offset, base)) {
+            (Some(range), Some(cursor)) => self.read_ahead(io, range, base, limit, cursor.asked),
+            _ => 0,
+        };
         if let Some(next) = next {
-            let segment = self.segments[segment].base;
-            let cursor = Cursor { offset: next, segment, position: end };
+            let cursor = Cursor { offset: next, segment: base, position: end, asked };
             self.cursors.note(cursor, request.offset);
         }
-        Ok(ReadPlan::Data(self.data(io, segment, start, end)?))
+        Ok(ReadPlan::Data(data))
+    }
+
+    /// Has the kernel read the file on for a reader who goes on where it was: the beginning of this
+    /// range, and of what follows when that is near. Returns up to where it was asked.
+    fn read_ahead(
+        &self,
+        io: &mut I,
+        range: &FileRange<I::File>,
+        segment: i64,
+        limit: u64,
+        asked: u64,
+    ) -> u64 {
+        let limit = self.tail.start(segment).unwrap_or(limit).min(limit);
+        let bytes = range.bytes.min(READ_AHEAD_BYTES) + READ_AHEAD_BYTES;
+        let wanted = (range.position + bytes as u64).min(limit);
+        let from = asked.max(range.position);
+        let bytes = wanted.saturating_sub(from) as usize;
+        if bytes < READ_AHEAD_BYTES / 2 && wanted < limit || bytes == 0 {
+            return asked;
+        }
+        if !io.is_cached(&range.file, from, bytes) {
+            io.submit_read_ahead(&range.file, from, bytes);
+        }
+        wanted
     }
 
     /// As [`PartitionLog::find`], but passes over batches that compaction left without records: an
@@ -288,10 +320,10 @@ impl<I: Io> PartitionLog<I> {
         may_block: bool,
     ) -> Walked<Option<u64>, I> {
         let base = self.segments[segment].base;
-        if let Some(position) = self.cursors.find(offset, base)
-            && position < limit
+        if let Some(cursor) = self.cursors.find(offset, base)
+            && cursor.position < limit
         {
-            return Ok(Some(position));
+            return Ok(Some(cursor.position));
         }
         if let Some(position) = self.tail.batch_before(base, offset)
             && position < limit

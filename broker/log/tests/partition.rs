@@ -4,8 +4,10 @@
 mod support;
 
 use millrace_io::Io;
+use millrace_io::sim::SimFile;
 use millrace_log::{
-    AppendAs, AppendError, FlushDue, LogConfig, OpenHints, ProducerCheck, ReadPlan, ReadRequest,
+    AppendAs, AppendError, FileRange, FlushDue, LogConfig, OpenHints, ProducerCheck,
+    READ_AHEAD_BYTES, ReadData, ReadPlan, ReadRequest,
 };
 use millrace_wire::batch::{BatchBuilder, BatchOptions, validate};
 use millrace_wire::compression::Compression;
@@ -311,6 +313,26 @@ fn large_batches_that_were_flushed_are_not_scanned_again() {
     assert!(recovered.scanned_bytes <= 2 << 20, "{recovered:?}");
 }
 
+/// Reads, and brings in what is cold; returns how often something was.
+fn read_cold(bench: &mut Bench, request: ReadRequest) -> (ReadData<SimFile>, usize) {
+    let mut asked = 0;
+    loop {
+        match bench.log.read(&mut bench.io, &mut bench.pool, request).expect("readable") {
+            ReadPlan::Cold(range) => {
+                let token = millrace_io::Token(99 << 56);
+                bench.io.submit_fetch_pages(token, &range.file, range.position, range.bytes);
+                while bench.io.next_event().is_none() {
+                    let deadline = bench.now().plus_ms(1000);
+                    bench.io.wait(Some(deadline)).expect("the simulation waits");
+                }
+                asked += 1;
+            }
+            ReadPlan::Data(data) => return (data, asked),
+            plan => panic!("{plan:?}"),
+        }
+    }
+}
+
 #[test]
 fn cold_pages_are_named_and_then_read() {
     let mut bench = Bench::create(9, small_config());
@@ -329,24 +351,37 @@ fn cold_pages_are_named_and_then_read() {
         upper_bound: i64::MAX,
         may_block: false,
     };
-    let mut asked = 0;
-    let data = loop {
-        match bench.log.read(&mut bench.io, &mut bench.pool, request).expect("readable") {
-            ReadPlan::Cold(range) => {
-                let token = millrace_io::Token(99 << 56);
-                bench.io.submit_fetch_pages(token, &range.file, range.position, range.bytes);
-                while bench.io.next_event().is_none() {
-                    let deadline = bench.now().plus_ms(1000);
-                    bench.io.wait(Some(deadline)).expect("the simulation waits");
-                }
-                asked += 1;
-            }
-            ReadPlan::Data(data) => break data,
-            plan => panic!("{plan:?}"),
-        }
-    };
+    let (data, asked) = read_cold(&mut bench, request);
     assert!((1..5).contains(&asked), "{asked} times cold");
     assert!(bench.gather(&data) == log[3 * 961..8 * 961]);
+}
+
+#[test]
+fn a_reader_who_goes_on_has_the_file_read_ahead() {
+    const BATCH: usize = 61 + 100_000;
+    let mut bench = Bench::create(9, LogConfig::default());
+    for _ in 0..60 {
+        bench.append(&BatchSpec { body_bytes: 100_000, ..BatchSpec::default() });
+    }
+    bench.flush();
+    let mut read = |offset: i64| {
+        let (bytes_max, upper_bound) = (2 * BATCH, i64::MAX);
+        let rest =
+            ReadRequest { offset, bytes_max, upper_bound, at_least_one: true, may_block: false };
+        let data = read_cold(&mut bench, rest).0;
+        let FileRange { file, position, bytes } = data.file.expect("nothing is in memory");
+        assert_eq!((position, bytes), (offset as u64 * BATCH as u64, 2 * BATCH));
+        let end = position + bytes as u64;
+        // The last byte that is read ahead at most, and the first that is not.
+        let far = end + READ_AHEAD_BYTES as u64;
+        let is_read = bench.io.is_cached(&file, end, READ_AHEAD_BYTES);
+        let cached = (is_read, bench.io.is_cached(&file, far + 4096, 1));
+        bench.world.drop_caches();
+        cached
+    };
+    assert_eq!(read(0), (false, false), "who begins");
+    assert_eq!(read(2), (true, false), "who goes on");
+    assert_eq!(read(30), (false, false), "who jumps");
 }
 
 #[test]

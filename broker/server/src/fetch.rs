@@ -279,9 +279,7 @@ impl<I: Io> Shard<I> {
                 return Ok(PartRead::failed(ErrorCode::OFFSET_OUT_OF_RANGE));
             }
             Ok(ReadPlan::Data(data)) => {
-                if let Some(FileRange { file, position, bytes }) = data.file {
-                    read.payloads.push(Payload::File { file, position, bytes });
-                }
+                read.payloads.extend(data.file.map(Payload::File));
                 read.payloads.extend(data.memory.into_iter().map(Payload::Memory));
             }
             Ok(ReadPlan::Cold(cold)) => return Err(cold),

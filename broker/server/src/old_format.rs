@@ -43,13 +43,11 @@ fn convert_part<I: Io>(
     for payload in &read.payloads {
         match payload {
             Payload::Memory(slice) => bytes.extend_from_slice(slice),
-            Payload::File { file, position, bytes: count } => {
+            Payload::File(range) => {
                 let start = bytes.len();
-                bytes.resize(start + count, 0);
-                shard
-                    .io
-                    .read_at(file, *position, &mut bytes[start..])
-                    .map_err(|_| ErrorCode::KAFKA_STORAGE_ERROR)?;
+                bytes.resize(start + range.bytes, 0);
+                let read = shard.io.read_at(&range.file, range.position, &mut bytes[start..]);
+                read.map_err(|_| ErrorCode::KAFKA_STORAGE_ERROR)?;
             }
         }
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use millrace_io::{ChunkSlice, Io};
+use millrace_log::FileRange;
 use millrace_wire::api::{self, ApiKey};
 use millrace_wire::messages::RequestHeader;
 use millrace_wire::{DecodeError, Message, Reader, Writer};
@@ -116,14 +117,14 @@ impl Request {
 /// Bytes of a reply that are not copied into it.
 pub(crate) enum Payload<I: Io> {
     Memory(ChunkSlice),
-    File { file: I::File, position: u64, bytes: usize },
+    File(FileRange<I::File>),
 }
 
 impl<I: Io> Payload<I> {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Memory(slice) => slice.len(),
-            Self::File { bytes, .. } => *bytes,
+            Self::File(range) => range.bytes,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
 use millrace_io::{ChunkSlice, Io, SocketId};
-use millrace_log::FileRange;
+use millrace_log::{FileRange, READ_AHEAD_BYTES};
 
 use crate::limits;
 use crate::request::{Payload, Reply};
@@ -17,7 +17,11 @@ const KEPT_TAIL_BYTES: usize = 4096;
 enum Item<I: Io> {
     Bytes(Bytes),
     Slice(ChunkSlice, usize),
-    File { file: I::File, position: u64, bytes: usize },
+    /// Of a range that turned out to be cold, the kernel was asked to read up to `asked`.
+    File {
+        range: FileRange<I::File>,
+        asked: Option<u64>,
+    },
 }
 
 /// What a call of [`SendQueue::send`] came to.
@@ -63,7 +67,7 @@ impl<I: Io> SendQueue<I> {
             self.bytes += payload.len();
             self.items.push_back(match payload {
                 Payload::Memory(slice) => Item::Slice(slice, 0),
-                Payload::File { file, position, bytes } => Item::File { file, position, bytes },
+                Payload::File(range) => Item::File { range, asked: None },
             });
         }
         if self.tail.is_empty() && taken == 0 {
@@ -92,14 +96,17 @@ impl<I: Io> SendQueue<I> {
             if share == 0 {
                 return Ok(Progress::Share);
             }
-            let sent = match self.items.front() {
-                Some(Item::File { file, position, bytes }) => {
-                    let bytes = (*bytes).min(limits::SEND_FILE_BYTES);
-                    if !io.is_cached(file, *position, bytes) {
-                        let (file, position) = (file.clone(), *position);
-                        return Ok(Progress::Cold(FileRange { file, position, bytes }));
+            let sent = match self.items.front_mut() {
+                Some(Item::File { range, asked }) => {
+                    let bytes = range.bytes.min(limits::SEND_FILE_BYTES);
+                    let is_cold = !io.is_cached(&range.file, range.position, bytes);
+                    if is_cold || asked.is_some() {
+                        *asked = Some(read_ahead(io, range, asked.unwrap_or(0)));
                     }
-                    io.send_file(socket, file, *position, bytes)
+                    if is_cold {
+                        return Ok(Progress::Cold(FileRange { bytes, ..range.clone() }));
+                    }
+                    io.send_file(socket, &range.file, range.position, bytes)
                 }
                 _ => self.send_memory(io, socket),
             };
@@ -164,12 +171,12 @@ impl<I: Io> SendQueue<I> {
                     sent -= step;
                     slice.len() - *done
                 }
-                Item::File { position, bytes, .. } => {
-                    let step = sent.min(*bytes);
-                    *position += step as u64;
-                    *bytes -= step;
+                Item::File { range, .. } => {
+                    let step = sent.min(range.bytes);
+                    range.position += step as u64;
+                    range.bytes -= step;
                     sent -= step;
-                    *bytes
+                    range.bytes
                 }
             };
             if left == 0 {
@@ -177,4 +184,18 @@ impl<I: Io> SendQueue<I> {
             }
         }
     }
+}
+
+/// Has the kernel read on in a range that is being sent, so that the disk works meanwhile. No
+/// further: what others write or read waits behind it. Returns up to where it was asked.
+fn read_ahead<I: Io>(io: &mut I, range: &FileRange<I::File>, asked: u64) -> u64 {
+    let end = range.position + range.bytes as u64;
+    let from = asked.max(range.position);
+    let wanted = end.min(range.position + READ_AHEAD_BYTES as u64);
+    let bytes = wanted.saturating_sub(from) as usize;
+    if bytes == 0 || (bytes < READ_AHEAD_BYTES / 2 && wanted < end) {
+        return asked;
+    }
+    io.submit_read_ahead(&range.file, from, bytes);
+    wanted
 }

@@ -13,11 +13,6 @@ use super::queue::{Completion, Purpose, Queue};
 use super::slab::Slab;
 use crate::{BLOCK_BYTES, ChunkBlocks, OpenMode, Token, WritePath};
 
-/// Bytes read at a time to bring pages into the cache.
-const FETCH_BYTES: usize = 256 * 1024;
-/// Read buffers kept for reuse.
-const IDLE_BUFFERS_MAX: usize = 4;
-
 /// An open file. For [`OpenMode::Direct`] it has two descriptors.
 #[derive(Clone, Debug)]
 pub struct RingFile(Arc<Descriptors>);
@@ -34,6 +29,7 @@ impl RingFile {
     pub(super) fn open(path: &Path, mode: OpenMode) -> io::Result<Self> {
         let writable = mode != OpenMode::Read;
         let buffered = File::options().read(true).write(writable).create(writable).open(path)?;
+        advise_random(&buffered);
         let direct = match mode {
             OpenMode::Direct => {
                 check_direct(&buffered)?;
@@ -90,6 +86,13 @@ impl RingFile {
     }
 }
 
+/// The kernel reads no more of this file than is asked for. Its own readahead would make whoever
+/// misses one page of the cache submit all of `read_ahead_kb`, and a shard must not wait for that.
+fn advise_random(file: &File) {
+    // SAFETY: the descriptor is open. It is advice: what comes of it changes no byte.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+}
+
 /// Fails with `InvalidInput` where direct writes of our blocks are not what they seem: tmpfs takes
 /// the flag and copies all the same, and a device may ask for larger blocks.
 fn check_direct(file: &File) -> io::Result<()> {
@@ -102,17 +105,19 @@ fn check_direct(file: &File) -> io::Result<()> {
 enum Held {
     Blocks(ChunkBlocks),
     Nothing,
-    /// Fetching pages into this buffer, which nobody looks at.
+    /// Fetching the pages between two positions, of which so many were asked for. What is read of
+    /// them is this byte, which nobody looks at.
     Pages {
-        buffer: Box<[u8]>,
-        position: u64,
-        left: usize,
+        byte: Box<u8>,
+        ends: [u64; 2],
+        asked: usize,
     },
 }
 
 #[derive(Debug)]
 struct Operation {
-    token: Token,
+    /// Whom the completion is reported to, if anybody.
+    token: Option<Token>,
     file: RingFile,
     held: Held,
 }
@@ -130,11 +135,15 @@ impl Operation {
                 };
                 opcode::Write::new(fd, blocks.as_ptr(), bytes).offset(position).build()
             }
-            (Kind::Fetch, Held::Pages { buffer, position, left }) => {
-                let bytes = buffer.len().min(*left) as u32;
-                opcode::Read::new(file.buffered_fd(), buffer.as_mut_ptr(), bytes)
-                    .offset(*position)
+            (Kind::ReadAhead { position, bytes }, Held::Pages { .. } | Held::Nothing) => {
+                // The kernel hands this to a thread of its own: it may wait for the disk's queue.
+                let bytes = i64::try_from(bytes).expect("of a file");
+                opcode::Fadvise::new(file.buffered_fd(), bytes, libc::POSIX_FADV_WILLNEED)
+                    .offset(position)
                     .build()
+            }
+            (Kind::Touch { position }, Held::Pages { byte, .. }) => {
+                opcode::Read::new(file.buffered_fd(), &raw mut **byte, 1).offset(position).build()
             }
             (Kind::Sync, Held::Nothing) => {
                 opcode::Fsync::new(file.buffered_fd()).flags(types::FsyncFlags::DATASYNC).build()
@@ -150,7 +159,8 @@ impl Operation {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Write { position: u64, path: WritePath },
-    Fetch,
+    ReadAhead { position: u64, bytes: usize },
+    Touch { position: u64 },
     Sync,
     Allocate { position: u64, bytes: u64 },
 }
@@ -159,12 +169,11 @@ enum Kind {
 /// never holds memory that is free.
 pub(super) struct Files {
     operations: Slab<Operation>,
-    idle_buffers: Vec<Box<[u8]>>,
 }
 
 impl Files {
     pub(super) fn new() -> Self {
-        Self { operations: Slab::new(), idle_buffers: Vec::new() }
+        Self { operations: Slab::new() }
     }
 
     /// Whether the kernel holds nothing of ours.
@@ -193,12 +202,13 @@ impl Files {
         path: WritePath,
     ) {
         assert!(position.is_multiple_of(BLOCK_BYTES as u64), "whole blocks");
-        let operation = Operation { token, file: file.clone(), held: Held::Blocks(blocks) };
+        let operation =
+            Operation { token: Some(token), file: file.clone(), held: Held::Blocks(blocks) };
         self.submit(queue, operation, Kind::Write { position, path });
     }
 
     pub(super) fn submit_sync(&mut self, queue: &mut Queue, token: Token, file: &RingFile) {
-        let operation = Operation { token, file: file.clone(), held: Held::Nothing };
+        let operation = Operation { token: Some(token), file: file.clone(), held: Held::Nothing };
         self.submit(queue, operation, Kind::Sync);
     }
 
@@ -210,7 +220,7 @@ impl Files {
         position: u64,
         bytes: u64,
     ) {
-        let operation = Operation { token, file: file.clone(), held: Held::Nothing };
+        let operation = Operation { token: Some(token), file: file.clone(), held: Held::Nothing };
         self.submit(queue, operation, Kind::Allocate { position, bytes });
     }
 
@@ -222,10 +232,21 @@ impl Files {
         position: u64,
         bytes: usize,
     ) {
-        let buffer = self.idle_buffers.pop();
-        let buffer = buffer.unwrap_or_else(|| vec![0; FETCH_BYTES].into_boxed_slice());
-        let held = Held::Pages { buffer, position, left: bytes };
-        self.submit(queue, Operation { token, file: file.clone(), held }, Kind::Fetch);
+        let last = position + (bytes as u64).max(1) - 1;
+        let held = Held::Pages { byte: Box::new(0), ends: [position, last], asked: 0 };
+        let operation = Operation { token: Some(token), file: file.clone(), held };
+        self.submit(queue, operation, Kind::ReadAhead { position, bytes });
+    }
+
+    pub(super) fn submit_read_ahead(
+        &mut self,
+        queue: &mut Queue,
+        file: &RingFile,
+        position: u64,
+        bytes: usize,
+    ) {
+        let operation = Operation { token: None, file: file.clone(), held: Held::Nothing };
+        self.submit(queue, operation, Kind::ReadAhead { position, bytes });
     }
 
     /// Ends the operation, or goes on with it: then there is nothing to report yet.
@@ -241,22 +262,16 @@ impl Files {
         let result = match held {
             Held::Nothing => result,
             Held::Blocks(blocks) => result.and_then(|count| whole(count, blocks.len())),
-            Held::Pages { buffer, position, left } => match result {
-                Ok(count) if count > 0 && count < left => {
-                    let (position, left) = (position + count as u64, left - count);
-                    let held = Held::Pages { buffer, position, left };
-                    self.submit(queue, Operation { token, file, held }, Kind::Fetch);
-                    return None;
-                }
-                result => {
-                    if self.idle_buffers.len() < IDLE_BUFFERS_MAX {
-                        self.idle_buffers.push(buffer);
-                    }
-                    result.map(|_| 0)
-                }
-            },
+            // Whether the pages can be read is told by reading their ends, not by the advice.
+            Held::Pages { byte, ends, asked } if asked == 0 || (result.is_ok() && asked < 2) => {
+                let held = Held::Pages { byte, ends, asked: asked + 1 };
+                let touch = Kind::Touch { position: ends[asked] };
+                self.submit(queue, Operation { token, file, held }, touch);
+                return None;
+            }
+            Held::Pages { .. } => result.map(|_| 0),
         };
-        Some((token, result))
+        token.map(|token| (token, result))
     }
 }
 

@@ -333,6 +333,10 @@ impl Io for RingIo {
         self.files.submit_fetch_pages(&mut self.queue, token, file, position, bytes);
     }
 
+    fn submit_read_ahead(&mut self, file: &RingFile, position: u64, bytes: usize) {
+        self.files.submit_read_ahead(&mut self.queue, file, position, bytes);
+    }
+
     fn is_cached(&mut self, file: &RingFile, position: u64, bytes: usize) -> bool {
         file.is_cached(position, bytes)
     }

@@ -347,6 +347,10 @@ impl Io for SimIo {
         self.submit(token, FileOperation::FetchPages { node: file.node, position, bytes });
     }
 
+    fn submit_read_ahead(&mut self, file: &SimFile, position: u64, bytes: usize) {
+        self.world.lock().disk.fetch_pages(file.node, position, bytes);
+    }
+
     fn is_cached(&mut self, file: &SimFile, position: u64, bytes: usize) -> bool {
         let world = &mut *self.world.lock();
         if world.chance.hits(world.faults.cache_miss_ppm) {

@@ -117,6 +117,8 @@ pub(crate) fn fetched_pages_are_cached<P: Place>(place: &P) {
     assert_eq!(completed(&mut io, 2).unwrap(), 0);
     assert!(io.is_cached(&file, 5_000, BYTES - 10_000));
     assert!(!io.is_cached(&file, BYTES as u64, 1), "behind the end");
+    // Advice is not reported; its completion is nobody's.
+    io.submit_read_ahead(&file, 0, BYTES);
     // A range that reaches behind the end of the file is no error.
     io.submit_fetch_pages(Token(3), &file, 0, 2 * BYTES);
     assert_eq!(completed(&mut io, 3).unwrap(), 0);
