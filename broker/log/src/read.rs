@@ -39,6 +39,28 @@ pub struct FileRange<F> {
     pub bytes: usize,
 }
 
+impl<F> FileRange<F> {
+    /// Has the kernel read the file ahead, in steps: from this range, or from where it was `asked`
+    /// up to before, `until` there, but not beyond `limit`. Returns up to where it was asked.
+    pub fn read_ahead<I: Io<File = F>>(
+        &self,
+        io: &mut I,
+        asked: u64,
+        until: u64,
+        limit: u64,
+    ) -> u64 {
+        let (from, until) = (asked.max(self.position), until.min(limit));
+        let bytes = until.saturating_sub(from) as usize;
+        if bytes == 0 || (bytes < READ_AHEAD_BYTES / 2 && until < limit) {
+            return asked;
+        }
+        if !io.is_cached(&self.file, from, bytes) {
+            io.submit_read_ahead(&self.file, from, bytes);
+        }
+        until
+    }
+}
+
 /// Batches found by a read: the bytes in `file`, then those in `memory`.
 #[derive(Clone, Debug)]
 pub struct ReadData<F> {
@@ -225,7 +247,12 @@ impl<I: Io> PartitionLog<I> {
         let base = self.segments[segment].base;
         let data = self.data(io, segment, start, end)?;
         let asked = match (&data.file, self.cursors.find(request.offset, base)) {
-            (Some(range), Some(cursor)) => self.read_ahead(io, range, base, limit, cursor.asked),
+            // A reader who goes on where it was: this range, and what follows it when that is near.
+            (Some(range), Some(cursor)) => {
+                let until = range.position + range.bytes.min(READ_AHEAD_BYTES) as u64;
+                let limit = self.tail.start(base).unwrap_or(limit).min(limit);
+                range.read_ahead(io, cursor.asked, until + READ_AHEAD_BYTES as u64, limit)
+            }
             _ => 0,
         };
         if let Some(next) = next {
@@ -233,30 +260,6 @@ impl<I: Io> PartitionLog<I> {
             self.cursors.note(cursor, request.offset);
         }
         Ok(ReadPlan::Data(data))
-    }
-
-    /// Has the kernel read the file on for a reader who goes on where it was: the beginning of this
-    /// range, and of what follows when that is near. Returns up to where it was asked.
-    fn read_ahead(
-        &self,
-        io: &mut I,
-        range: &FileRange<I::File>,
-        segment: i64,
-        limit: u64,
-        asked: u64,
-    ) -> u64 {
-        let limit = self.tail.start(segment).unwrap_or(limit).min(limit);
-        let bytes = range.bytes.min(READ_AHEAD_BYTES) + READ_AHEAD_BYTES;
-        let wanted = (range.position + bytes as u64).min(limit);
-        let from = asked.max(range.position);
-        let bytes = wanted.saturating_sub(from) as usize;
-        if bytes < READ_AHEAD_BYTES / 2 && wanted < limit || bytes == 0 {
-            return asked;
-        }
-        if !io.is_cached(&range.file, from, bytes) {
-            io.submit_read_ahead(&range.file, from, bytes);
-        }
-        wanted
     }
 
     /// As [`PartitionLog::find`], but passes over batches that compaction left without records: an

@@ -101,7 +101,10 @@ impl<I: Io> SendQueue<I> {
                     let bytes = range.bytes.min(limits::SEND_FILE_BYTES);
                     let is_cold = !io.is_cached(&range.file, range.position, bytes);
                     if is_cold || asked.is_some() {
-                        *asked = Some(read_ahead(io, range, asked.unwrap_or(0)));
+                        // Not too far: what others read or write waits behind it.
+                        let until = range.position + READ_AHEAD_BYTES as u64;
+                        let end = range.position + range.bytes as u64;
+                        *asked = Some(range.read_ahead(io, asked.unwrap_or(0), until, end));
                     }
                     if is_cold {
                         return Ok(Progress::Cold(FileRange { bytes, ..range.clone() }));
@@ -184,18 +187,4 @@ impl<I: Io> SendQueue<I> {
             }
         }
     }
-}
-
-/// Has the kernel read on in a range that is being sent, so that the disk works meanwhile. No
-/// further: what others write or read waits behind it. Returns up to where it was asked.
-fn read_ahead<I: Io>(io: &mut I, range: &FileRange<I::File>, asked: u64) -> u64 {
-    let end = range.position + range.bytes as u64;
-    let from = asked.max(range.position);
-    let wanted = end.min(range.position + READ_AHEAD_BYTES as u64);
-    let bytes = wanted.saturating_sub(from) as usize;
-    if bytes == 0 || (bytes < READ_AHEAD_BYTES / 2 && wanted < end) {
-        return asked;
-    }
-    io.submit_read_ahead(&range.file, from, bytes);
-    wanted
 }
