@@ -132,12 +132,12 @@ mod tests {
     fn a_line_says_what_to_do_and_the_last_one_counts() {
         let findings = [
             Finding::ok("kernel", "Linux 6.18"),
-            Finding::advice("readahead", "0 KiB", "more"),
+            Finding::advice("scheduler", "bfq", "none"),
             Finding::problem("io_uring", "none", "allow it"),
         ];
         let text = "\
 ok       kernel       Linux 6.18
-advice   readahead    0 KiB: more
+advice   scheduler    bfq: none
 problem  io_uring     none: allow it
 1 ok, 1 advice, 1 problems";
         assert_eq!(as_text(&findings), text);

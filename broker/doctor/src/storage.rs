@@ -59,7 +59,6 @@ pub(crate) fn examine(
         Err(error) => unusable(&place, &error),
     });
     findings.extend(queue.as_deref().map(|queue| scheduler(host, queue)));
-    findings.extend(queue.as_deref().map(|queue| readahead(host, queue)));
     is_direct
 }
 
@@ -166,7 +165,7 @@ fn queue(host: &Host, (major, minor): (u32, u32), source: &str) -> Option<String
         [format!("/sys/dev/block/{major}:{minor}"), format!("/sys/class/block/{by_name}")];
     // A partition has no queue, the disk above it has.
     let folders = devices.iter().flat_map(|d| [format!("{d}/queue"), format!("{d}/../queue")]);
-    folders.into_iter().find(|folder| host.text(&format!("{folder}/read_ahead_kb")).is_some())
+    folders.into_iter().find(|folder| host.text(&format!("{folder}/scheduler")).is_some())
 }
 
 fn write_cache(host: &Host, queue: &str) -> Finding {
@@ -236,18 +235,6 @@ fn scheduler(host: &Host, queue: &str) -> Finding {
     }
 }
 
-/// 1,024 KiB read fastest in `tuning/studies/readahead.toml`; half and four times that may pass.
-fn readahead(host: &Host, queue: &str) -> Finding {
-    let kib = host.number(&format!("{queue}/read_ahead_kb")).unwrap_or(0);
-    let why = match kib {
-        512..=4096 => return Finding::ok("readahead", format!("{kib} KiB")),
-        ..512 => "consumers that catch up read in small pieces",
-        _ => "the disk reads far ahead of consumers that catch up, which slows them",
-    };
-    let advice = format!("{why}: echo 1024 > {queue}/read_ahead_kb");
-    Finding::advice("readahead", format!("{kib} KiB"), advice)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,21 +289,19 @@ mod tests {
     #[test]
     fn the_queue_of_the_disk_is_found_from_a_partition_and_by_name() {
         let (_kept, host) = root(&[
-            ("/sys/dev/block/254:0/queue/read_ahead_kb", "64"),
             ("/sys/dev/block/254:0/queue/write_cache", "write back"),
             ("/sys/dev/block/254:0/queue/scheduler", "none mq-deadline [bfq]"),
-            ("/sys/dev/block/queue/read_ahead_kb", "1024"),
+            ("/sys/dev/block/queue/scheduler", "[none] mq-deadline"),
             ("/sys/dev/block/8:1/partition", "1"),
-            ("/sys/class/block/sda/queue/read_ahead_kb", "8192"),
+            ("/sys/class/block/sda/queue/scheduler", "none [bfq]"),
         ]);
         let disk = queue(&host, (254, 0), "/dev/vda").expect("it is there");
         check(&write_cache(&host, &disk), Ok, "write back");
         check(&scheduler(&host, &disk), Advice, "echo none");
-        check(&readahead(&host, &disk), Advice, "64 KiB");
         let partition = queue(&host, (8, 1), "/dev/sdb1").expect("its disk's");
-        check(&readahead(&host, &partition), Ok, "1024 KiB");
+        check(&scheduler(&host, &partition), Ok, "none");
         let by_name = queue(&host, (0, 30), "/dev/sda").expect("btrfs names its device");
-        check(&readahead(&host, &by_name), Advice, "echo 1024");
+        check(&scheduler(&host, &by_name), Advice, "bfq");
         assert_eq!(queue(&host, (0, 40), "tmpfs"), None);
     }
 
