@@ -1,7 +1,8 @@
 //! `loadgen find-max`: the highest rate at which a bound on latency holds.
 //!
 //! Open loops at fixed rates: doubled while the bound holds, then halved between what held and what
-//! did not, then the best one again, twice: a rate that holds once by luck is lowered.
+//! did not, then the best one again, twice: a rate that holds once by luck is lowered, and one that
+//! fails is tried once more.
 
 use crate::args::{Acks, FindMaxArgs, RunArgs};
 use crate::clock;
@@ -191,7 +192,14 @@ pub fn find_max(args: &FindMaxArgs, around: Surroundings<'_>) -> Result<FindMaxF
             (None, Some(held)) if confirmed < CONFIRMATIONS => (held, true),
             _ => break,
         };
-        let (step, outcome) = attempt(args, rate, around)?;
+        let (mut step, mut outcome) = attempt(args, rate, around)?;
+        if !step.has_held && step.seen_us.is_some() && !interrupt::is_requested() {
+            // Once may be the host's bad luck, which would keep all higher rates from being tried.
+            around.live.end();
+            around.live.show(&words_of(&step));
+            steps.push(step);
+            (step, outcome) = attempt(args, rate, around)?;
+        }
         around.live.end();
         around.live.show(&words_of(&step));
         is_client_bound |= step.reasons.iter().any(|reason| reason.contains("client"));
