@@ -87,7 +87,7 @@ pub(crate) const ROUND_BYTES_MAX: usize = 1 << 20;
 pub(crate) const SPLIT_BYTES_MIN: usize = 16 << 10;
 /// After [`SMALL_ROUNDS`] in a row of rounds no larger than this, a partition writes through the
 /// page cache: the kernel then gathers what would be a write of the device for each record.
-pub(crate) const SMALL_ROUND_BYTES_MAX: u64 = 16 << 10;
+pub(crate) const SMALL_ROUND_BYTES_MAX: u64 = 4 << 10;
 /// How many small rounds lead there. The first direct write after a cached one has to wait until
 /// the device has taken that, which must stay rare.
 pub(crate) const SMALL_ROUNDS: u32 = 32;
