@@ -220,19 +220,7 @@ pub fn find_max(args: &FindMaxArgs, around: Surroundings<'_>) -> Result<FindMaxF
         }
     }
     around.live.end();
-    let mut invalid_reasons = Vec::new();
-    if interrupt::is_requested() {
-        invalid_reasons.push("partial: ended by a signal".to_owned());
-    } else if let Some(step) = steps.iter().find(|step| step.seen_us.is_none()) {
-        invalid_reasons.push(format!(
-            "{} requests are too few for p{}: a longer --duration or a higher --rate is needed",
-            step.response_us.count, args.slo.percentile
-        ));
-    } else if search.held().is_none() {
-        invalid_reasons.push("the bound held at no rate".to_owned());
-    } else if confirmed < CONFIRMATIONS {
-        invalid_reasons.push("the highest rate was not confirmed".to_owned());
-    }
+    let mut invalid_reasons = faults(args.slo, &steps, search.held(), confirmed);
     if is_client_bound {
         invalid_reasons.push("the client may have been the limit: the broker can do more".into());
     }
@@ -250,6 +238,26 @@ pub fn find_max(args: &FindMaxArgs, around: Surroundings<'_>) -> Result<FindMaxF
     write(&found, best.as_ref(), around.folder)
         .map_err(|source| RunError::Write { path: around.folder.display().to_string(), source })?;
     Ok(found)
+}
+
+/// Why what was found is not to be trusted.
+fn faults(slo: Slo, steps: &[Step], held: Option<f64>, confirmed: u32) -> Vec<String> {
+    let blind = steps.iter().find(|step| step.seen_us.is_none());
+    let fault = if interrupt::is_requested() {
+        "partial: ended by a signal".to_owned()
+    } else if let Some(step) = blind {
+        format!(
+            "{} requests are too few for p{}: a longer --duration or a higher --rate is needed",
+            step.response_us.count, slo.percentile
+        )
+    } else if held.is_none() {
+        "the bound held at no rate".to_owned()
+    } else if confirmed < CONFIRMATIONS {
+        "the highest rate was not confirmed".to_owned()
+    } else {
+        return Vec::new();
+    };
+    vec![fault]
 }
 
 fn attempt(
