@@ -122,5 +122,9 @@ fn every_recipe_ends_in_a_command_and_a_picture_that_it_leaves() {
         let picture = picture.unwrap_or_else(|| panic!("{title}: no picture")).to_owned();
         let left = pictures(&commands[0]);
         assert!(left.contains(&picture), "{title}: {picture} is none of {left:?}");
+        // One that was measured is shown.
+        let shown = recipe.split("](../").nth(1).and_then(|rest| rest.split(')').next());
+        let shown = shown.unwrap_or_else(|| panic!("{title}: no picture is shown"));
+        assert!(root().join(shown).exists(), "{title}: {shown}");
     }
 }
