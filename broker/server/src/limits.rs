@@ -70,7 +70,8 @@ pub(crate) const GROUP_BATCH_BYTES: usize = 256 << 10;
 /// Records of one batch whose faults a produce answer lists.
 pub(crate) const RECORD_ERRORS: usize = 1_000;
 
-/// Settings that one answer describes: those of 25,000 topics, 100 MB.
+/// Settings that one answer describes: those of more than 25,000 topics, which have fewer than 40
+/// each.
 pub(crate) const DESCRIBED_SETTINGS: usize = 1_000_000;
 
 /// Received on a connection whose request waits for something, so that its end is seen.
